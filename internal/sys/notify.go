@@ -1,0 +1,52 @@
+package sys
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"unicode"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+)
+
+// A Notifier tells the service manager how the daemon fares (sd_notify(3)). A nil *Notifier does nothing.
+type Notifier struct{}
+
+// NewNotifier returns nil if no service manager listens, that is, NOTIFY_SOCKET is unset or empty.
+func NewNotifier() *Notifier {
+	if os.Getenv("NOTIFY_SOCKET") == "" {
+		return nil
+	}
+	return &Notifier{}
+}
+
+// Ready says that the daemon serves, and how, in one line for systemctl status.
+func (n *Notifier) Ready(status string) error {
+	return n.notify(daemon.SdNotifyReady + "\nSTATUS=" + oneLine(status))
+}
+
+// Stopping says that the daemon is about to end.
+func (n *Notifier) Stopping() error { return n.notify(daemon.SdNotifyStopping) }
+
+// Status replaces the line for systemctl status.
+func (n *Notifier) Status(s string) error { return n.notify("STATUS=" + oneLine(s)) }
+
+func (n *Notifier) notify(state string) error {
+	if n == nil {
+		return nil
+	}
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		return fmt.Errorf("notify the service manager at %s: %w", os.Getenv("NOTIFY_SOCKET"), err)
+	}
+	return nil
+}
+
+// oneLine keeps a text from ending its assignment and starting another: a line feed separates assignments.
+func oneLine(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, "?"))
+}
