@@ -1,0 +1,191 @@
+// Package portmap is program 100000: the procedures of PMAP version 2 and RPCBIND versions 3 and 4 (RFC 1833)
+// over a table of registrations.
+//
+// It turns a call message into a reply message and knows nothing of sockets, files, privileges or clocks: who
+// called arrives as a [Caller], who may do what is asked of a [Policy], and calls for somebody else are handed to
+// a [Relay].
+package portmap
+
+import (
+	"math"
+	"sync/atomic"
+
+	"github.com/gportmap/gportmap/internal/registry"
+	"github.com/gportmap/gportmap/pkg/oncrpc"
+	"github.com/gportmap/gportmap/pkg/rpcbind"
+)
+
+// MaxDatagram is the largest reply in octets that is sent over UDP, rpcbind's limit. A result that doesn't fit is
+// answered SYSTEM_ERR.
+const MaxDatagram = 9000
+
+// addrAllowance is how much larger than its call the answer to GETADDR and GETVERSADDR may be for a caller that
+// may be forged: an IPv6 address of 47 octets against a call without any strings.
+const addrAllowance = 16
+
+// Config is what a Portmapper works with. Table, Policy and Now are needed.
+type Config struct {
+	Table  *registry.Table
+	Policy Policy
+	// Now returns the seconds since 1970 that GETTIME answers.
+	Now func() uint32
+	// Relay sends remote calls. Nil refuses them, as rpcbind does without -r.
+	Relay Relay
+	// Observe, if not nil, sees every message that got as far as this package, with its reply, which is empty for
+	// silence. Both are valid only during the call.
+	Observe func(from Caller, call, reply []byte)
+}
+
+// Portmapper answers calls. Its methods may be called from any number of goroutines.
+type Portmapper struct {
+	table      *registry.Table
+	policy     Policy
+	now        func() uint32
+	relay      Relay
+	observe    func(from Caller, call, reply []byte)
+	stats      statistics
+	interfaces atomic.Pointer[Interfaces]
+}
+
+// New returns a Portmapper that knows no interfaces yet: see [Portmapper.SetInterfaces].
+func New(c Config) *Portmapper {
+	p := &Portmapper{table: c.Table, policy: c.Policy, now: c.Now, relay: c.Relay, observe: c.Observe}
+	p.interfaces.Store(NewInterfaces(nil))
+	return p
+}
+
+// SetInterfaces replaces what is known of the host's interfaces and their addresses.
+func (p *Portmapper) SetInterfaces(i *Interfaces) { p.interfaces.Store(i) }
+
+// lastProc holds the highest procedure of versions 2, 3 and 4.
+var lastProc = [...]uint32{rpcbind.ProcCallIt, rpcbind.ProcTAddr2UAddr, rpcbind.ProcGetStat}
+
+// AppendReply answers one call message, a datagram or a record without its mark, by appending the reply to dst.
+// Unchanged length says nothing is to be sent: over UDP that is all, on a stream the connection has to be closed,
+// because what came was no call.
+//
+// There is no error to return: an error of the protocol is a reply. Nothing is allocated for GETPORT, GETADDR,
+// GETVERSADDR and NULL, if dst has room.
+func (p *Portmapper) AppendReply(dst, call []byte, from Caller) []byte {
+	start := len(dst)
+	dst = p.appendReply(dst, call, from)
+	if p.observe != nil {
+		p.observe(from, call, dst[start:])
+	}
+	return dst
+}
+
+// request is a call that passed the checks of its header.
+type request struct {
+	oncrpc.Call
+	from Caller
+	size int // of the call in octets
+	room int // octets that the reply may have
+}
+
+func (p *Portmapper) appendReply(dst, call []byte, from Caller) []byte {
+	c, err := oncrpc.ParseCall(call)
+	if err != nil {
+		return dst
+	}
+	// The order of the checks is rpcbind's: PROTOCOL section 3.
+	if c.RPCVersion != oncrpc.RPCVersion {
+		return oncrpc.AppendRPCMismatch(dst, c.XID)
+	}
+	if stat, ok := oncrpc.CheckCred(c.Cred); !ok {
+		return oncrpc.AppendAuthError(dst, c.XID, stat)
+	}
+	if c.Program != rpcbind.Program {
+		return oncrpc.AppendAccepted(dst, c.XID, oncrpc.ProgUnavail)
+	}
+	if c.Version < rpcbind.PMAPVers || c.Version > rpcbind.RPCBVers4 {
+		return oncrpc.AppendProgMismatch(dst, c.XID, rpcbind.PMAPVers, rpcbind.RPCBVers4)
+	}
+	if c.Procedure > lastProc[c.Version-rpcbind.PMAPVers] {
+		return oncrpc.AppendAccepted(dst, c.XID, oncrpc.ProcUnavail)
+	}
+	p.stats.called(c.Version, c.Procedure)
+	r := request{Call: c, from: from, size: len(call)}
+	r.room = p.room(&r)
+	start := len(dst)
+	dst = p.serve(dst, &r)
+	if len(dst)-start > r.room {
+		dst = appendTooLarge(dst[:start], &r)
+	}
+	return dst
+}
+
+// room returns how many octets the reply may have. It is the one place where that is decided; what a procedure
+// makes beyond it is thrown away.
+func (p *Portmapper) room(r *request) int {
+	if !r.from.Transport.Datagram() {
+		return math.MaxInt
+	}
+	if p.policy.MayAmplify(r.from) {
+		return MaxDatagram
+	}
+	room := r.size
+	if r.Version != rpcbind.PMAPVers && (r.Procedure == rpcbind.ProcGetAddr || r.Procedure == rpcbind.ProcGetVersAddr) {
+		room += addrAllowance
+	}
+	return min(room, MaxDatagram)
+}
+
+// appendTooLarge answers a call whose result doesn't fit. Who may not have a large datagram can ask over TCP.
+func appendTooLarge(dst []byte, r *request) []byte {
+	if r.room == MaxDatagram {
+		return oncrpc.AppendAccepted(dst, r.XID, oncrpc.SystemErr)
+	}
+	return oncrpc.AppendAuthError(dst, r.XID, oncrpc.AuthTooWeak)
+}
+
+// serve hands the call to its procedure. Procedures 1 to 5 have the same numbers in every version.
+func (p *Portmapper) serve(dst []byte, r *request) []byte {
+	v2 := r.Version == rpcbind.PMAPVers
+	switch r.Procedure {
+	case rpcbind.ProcNull:
+		return appendSuccess(dst, r)
+	case rpcbind.ProcSet:
+		if v2 {
+			return p.pmapSet(dst, r)
+		}
+		return p.set(dst, r)
+	case rpcbind.ProcUnset:
+		if v2 {
+			return p.pmapUnset(dst, r)
+		}
+		return p.unset(dst, r)
+	case rpcbind.ProcGetAddr:
+		if v2 {
+			return p.getPort(dst, r)
+		}
+		return p.getAddr(dst, r, anyVersion)
+	case rpcbind.ProcDump:
+		if v2 {
+			return p.dumpMappings(dst, r)
+		}
+		return p.dump(dst, r)
+	case rpcbind.ProcGetTime:
+		return p.getTime(dst, r)
+	case rpcbind.ProcUAddr2TAddr:
+		return uaddr2taddr(dst, r)
+	case rpcbind.ProcTAddr2UAddr:
+		return taddr2uaddr(dst, r)
+	case rpcbind.ProcGetVersAddr:
+		return p.getAddr(dst, r, exactVersion)
+	case rpcbind.ProcGetAddrList:
+		return p.getAddrList(dst, r)
+	case rpcbind.ProcGetStat:
+		return p.getStat(dst, r)
+	default: // CALLIT, BCAST and INDIRECT
+		return p.callIt(dst, r)
+	}
+}
+
+func appendSuccess(dst []byte, r *request) []byte {
+	return oncrpc.AppendAccepted(dst, r.XID, oncrpc.Success)
+}
+
+func appendGarbageArgs(dst []byte, r *request) []byte {
+	return oncrpc.AppendAccepted(dst, r.XID, oncrpc.GarbageArgs)
+}

@@ -1,0 +1,87 @@
+package portmap
+
+import (
+	"net/netip"
+
+	"github.com/gportmap/gportmap/pkg/oncrpc"
+	"github.com/gportmap/gportmap/pkg/rpcbind"
+	"github.com/gportmap/gportmap/pkg/xdr"
+)
+
+// set is SET of versions 3 and 4: TRUE if the address is registered afterwards. The owner that the call claims is
+// ignored.
+func (p *Portmapper) set(dst []byte, r *request) []byte {
+	a, ok := readRPCBArgs(r.Args)
+	if !ok {
+		return appendGarbageArgs(dst, r)
+	}
+	if !p.policy.MayRegister(r.from) {
+		return oncrpc.AppendAuthError(dst, r.XID, oncrpc.AuthTooWeak)
+	}
+	return p.register(dst, r, rpcbind.RPCB{
+		Program: a.prog, Version: a.vers, Netid: rpcbind.Netid(a.netid), Addr: string(a.addr),
+	})
+}
+
+// pmapSet is SET of version 2: a mapping becomes a registration of the wildcard address on tcp or udp.
+func (p *Portmapper) pmapSet(dst []byte, r *request) []byte {
+	m, ok := readMapping(r.Args)
+	if !ok {
+		return appendGarbageArgs(dst, r)
+	}
+	if !p.policy.MayRegister(r.from) {
+		return oncrpc.AppendAuthError(dst, r.XID, oncrpc.AuthTooWeak)
+	}
+	netid, ok := rpcbind.NetidOfProt(m.Prot)
+	if !ok || m.Port > 0xffff {
+		return xdr.AppendBool(appendSuccess(dst, r), false)
+	}
+	addr := rpcbind.UAddr(netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(m.Port)))
+	return p.register(dst, r, rpcbind.RPCB{Program: m.Program, Version: m.Version, Netid: netid, Addr: addr})
+}
+
+func (p *Portmapper) register(dst []byte, r *request, b rpcbind.RPCB) []byte {
+	b.Owner = p.policy.Owner(r.from)
+	done := p.table.Set(b) == nil
+	if done {
+		p.stats.block(r.Version).sets.Add(1)
+	}
+	return xdr.AppendBool(appendSuccess(dst, r), done)
+}
+
+// unset is UNSET of versions 3 and 4: it ignores the address; an empty netid stands for every one.
+func (p *Portmapper) unset(dst []byte, r *request) []byte {
+	a, ok := readRPCBArgs(r.Args)
+	if !ok {
+		return appendGarbageArgs(dst, r)
+	}
+	if !p.policy.MayRegister(r.from) {
+		return oncrpc.AppendAuthError(dst, r.XID, oncrpc.AuthTooWeak)
+	}
+	netid := rpcbind.Netid(cString(a.netid))
+	return p.unregister(dst, r, a.prog, a.vers, func(n rpcbind.Netid) bool { return netid == "" || n.Is(netid) })
+}
+
+// pmapUnset is UNSET of version 2: it ignores protocol and port and covers tcp and udp (RFC 1833 section 3.2).
+func (p *Portmapper) pmapUnset(dst []byte, r *request) []byte {
+	m, ok := readMapping(r.Args)
+	if !ok {
+		return appendGarbageArgs(dst, r)
+	}
+	if !p.policy.MayRegister(r.from) {
+		return oncrpc.AppendAuthError(dst, r.XID, oncrpc.AuthTooWeak)
+	}
+	return p.unregister(dst, r, m.Program, m.Version, func(n rpcbind.Netid) bool {
+		_, ok := n.Prot()
+		return ok
+	})
+}
+
+// unregister answers TRUE when afterwards there is nothing that was to be removed, so also when there was nothing.
+func (p *Portmapper) unregister(dst []byte, r *request, prog, vers uint32, covers func(rpcbind.Netid) bool) []byte {
+	_, err := p.table.Unset(prog, vers, covers, p.policy.Owner(r.from))
+	if err == nil {
+		p.stats.block(r.Version).unsets.Add(1)
+	}
+	return xdr.AppendBool(appendSuccess(dst, r), err == nil)
+}
