@@ -1,0 +1,135 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/gportmap/gportmap/internal/sys"
+)
+
+// shortagePause is how long a listener rests when the host is short of descriptors or memory and there is no connection
+// to close, unless one closes by itself.
+const shortagePause = time.Second
+
+// deadlineListener is a *net.TCPListener or a *net.UnixListener.
+type deadlineListener interface {
+	net.Listener
+	SetDeadline(t time.Time) error
+}
+
+// An acceptLoop serves a listening socket.
+type acceptLoop struct {
+	server   *Server
+	name     string
+	listener deadlineListener
+	pause    func() // waits in a shortage
+}
+
+func newAcceptLoop(s *Server, socket *sys.Socket) (*acceptLoop, error) {
+	name := fmt.Sprintf("%s %v", socket.Netid, socket.Addr)
+	if socket.Path != "" {
+		name = fmt.Sprintf("%s %s", socket.Netid, socket.Path)
+	}
+	listener, ok := socket.Listener.(deadlineListener)
+	if !ok {
+		return nil, fmt.Errorf("serve %s: a %T has no deadline to stop it by", name, socket.Listener)
+	}
+	return &acceptLoop{
+		server:   s,
+		name:     name,
+		listener: listener,
+		pause:    func() { s.pause(shortagePause, s.connections.freed) },
+	}, nil
+}
+
+func (l *acceptLoop) stop() error { return l.listener.SetDeadline(longAgo()) }
+
+func (l *acceptLoop) run(started func()) error {
+	started()
+	for {
+		conn, err := l.listener.Accept()
+		switch {
+		case err == nil:
+			l.server.open(conn)
+		case errors.Is(err, os.ErrDeadlineExceeded) && l.server.stopping.Load():
+			l.drain()
+			return nil
+		case ofConnection(err):
+		case ofHost(err):
+			l.shortage(err)
+		default:
+			return fmt.Errorf("serve %s: %w", l.name, err)
+		}
+	}
+}
+
+// drain takes the connections that were made before Serve ended; what they have sent is answered.
+func (l *acceptLoop) drain() {
+	for end := time.Now().Add(grace); time.Now().Before(end); {
+		if l.listener.SetDeadline(time.Now().Add(drainWait)) != nil {
+			return
+		}
+		conn, err := l.listener.Accept()
+		if err != nil {
+			return
+		}
+		l.server.open(conn)
+	}
+}
+
+// ofConnection tells whether an error of accept(2) is about a connection that came to nothing, and not about the
+// listener: Linux reports such errors there, and the next call may succeed.
+func ofConnection(err error) bool {
+	for _, e := range [...]syscall.Errno{
+		syscall.ECONNABORTED, syscall.ECONNRESET, syscall.EPERM, syscall.EPROTO, syscall.ENOPROTOOPT,
+		syscall.ENETDOWN, syscall.ENETUNREACH, syscall.EHOSTDOWN, syscall.EHOSTUNREACH, syscall.ENONET,
+		syscall.EOPNOTSUPP, syscall.ETIMEDOUT, syscall.EINTR, syscall.EAGAIN,
+	} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// ofHost tells whether an error of accept(2) is a shortage of the process or the host. The connection stays in the
+// listener's queue.
+func ofHost(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) ||
+		errors.Is(err, syscall.ENOBUFS) || errors.Is(err, syscall.ENOMEM)
+}
+
+// shortage gets a descriptor back from the TCP connection that was idle longest, or else waits.
+func (l *acceptLoop) shortage(err error) {
+	closed := l.server.connections.closeIdlest()
+	if l.server.short.begins() {
+		l.server.config.Log.Warn("short of file descriptors or memory: idle TCP connections are closed for new ones",
+			"listener", l.name, "err", err, "connections", l.server.connections.count())
+	}
+	if !closed {
+		l.pause()
+	}
+}
+
+// open starts to serve a connection.
+func (s *Server) open(conn net.Conn) {
+	sc, ok := conn.(streamConn)
+	if !ok {
+		_ = conn.Close()
+		return
+	}
+	c, err := newConnection(s, sc)
+	if err != nil {
+		_ = conn.Close() // it is closed already: no other error is possible
+		return
+	}
+	s.connections.add(c, s.config.MaxConnections)
+	go func() {
+		defer s.connections.remove(c)
+		c.serve()
+	}()
+}

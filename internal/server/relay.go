@@ -1,0 +1,255 @@
+package server
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/gportmap/gportmap/internal/portmap"
+	"github.com/gportmap/gportmap/internal/sys"
+	"github.com/gportmap/gportmap/pkg/oncrpc"
+)
+
+const (
+	// DefaultRelayTimeout is how long a service has to answer a relayed call. Callers by UDP send again after 3 to 5
+	// seconds, and most have given up after 10. rpcbind waits 300 s, in which 64 calls that nobody answers keep
+	// everybody else from being served.
+	DefaultRelayTimeout = 10 * time.Second
+	// maxInFlight is how many relayed calls may wait for an answer, as many as rpcbind's. Each has a socket.
+	maxInFlight = 64
+	// maxPerCaller is how many of them one address may have.
+	maxPerCaller = maxInFlight / 4
+	// maxReply is the size in octets of the longest answer of a service that is taken, rpcbind's limit.
+	maxReply = 9000
+)
+
+var (
+	// ErrRelayFull says that too many relayed calls wait for an answer, in all or from that caller's address.
+	ErrRelayFull = errors.New("server: too many remote calls in flight")
+	// ErrRelayClosed says that the relay's server isn't serving.
+	ErrRelayClosed = errors.New("server: the relay is not open")
+)
+
+// A Relay makes the calls that callers ask a portmapper to make for them. It is made first, then given to the
+// portmapper, and then with the portmapper to [New]. Between Serve's begin and end it is open.
+type Relay struct {
+	timeout    time.Duration
+	portmapper Portmapper
+	log        *slog.Logger
+	done       sync.WaitGroup
+
+	mu        sync.Mutex
+	opened    bool
+	end       time.Time // when every call has to be over; zero until close
+	sockets   []*sys.Socket
+	flights   map[flightKey]*flight
+	perCaller map[netip.Addr]int
+}
+
+var _ portmap.Relay = (*Relay)(nil)
+
+// NewRelay returns a Relay that waits so long for the answer of a service; zero stands for [DefaultRelayTimeout].
+func NewRelay(timeout time.Duration) *Relay {
+	if timeout == 0 {
+		timeout = DefaultRelayTimeout
+	}
+	return &Relay{
+		timeout:   timeout,
+		flights:   make(map[flightKey]*flight),
+		perCaller: make(map[netip.Addr]int),
+	}
+}
+
+func (r *Relay) bind(p Portmapper, log *slog.Logger) { r.portmapper, r.log = p, log }
+
+// open lets calls in, which are answered by the UDP sockets among these.
+func (r *Relay) open(sockets []*sys.Socket) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.opened = true
+	for _, s := range sockets {
+		if s.Packet != nil {
+			r.sockets = append(r.sockets, s)
+		}
+	}
+}
+
+// close lets no more calls in, gives those in flight until end, and returns when they are over.
+func (r *Relay) close(end time.Time) {
+	r.mu.Lock()
+	r.opened, r.end = false, end
+	for _, f := range r.flights {
+		if f.conn != nil && f.deadline.After(end) {
+			_ = f.conn.SetReadDeadline(end)
+		}
+	}
+	r.mu.Unlock()
+	r.done.Wait()
+}
+
+// flightKey tells one call from another; a retransmission has the same.
+type flightKey struct {
+	remote                  netip.AddrPort
+	ifindex                 uint32 // the scope of a link-local remote
+	xid, version, procedure uint32
+}
+
+// A flight is a relayed call that waits for the service's answer.
+type flight struct {
+	relay  *Relay
+	key    flightKey
+	call   portmap.RemoteCall // without Args
+	socket *sys.PacketConn    // to answer by
+	xid    uint32             // ours
+
+	// Relay.mu guards what follows until the flight's goroutine has started.
+	conn     *net.UDPConn
+	deadline time.Time
+}
+
+// Forward sends the call to its Target by a connected socket of its own: the kernel passes on no other peer's datagrams,
+// and tells when nobody is there. The xid is random and the credential AUTH_NONE, so nothing of what the caller claimed
+// to be reaches the service. The errors are [ErrRelayFull], [ErrRelayClosed], and those of the socket.
+func (r *Relay) Forward(c portmap.RemoteCall) error {
+	f, err := r.admit(&c)
+	if f == nil || err != nil {
+		return err
+	}
+	if err := f.send(c.Args); err != nil {
+		f.over()
+		return fmt.Errorf("forward a call of program %d to %v: %w", c.Program, c.Target, err)
+	}
+	go f.wait()
+	return nil
+}
+
+// admit makes room for a call. Nil and no error say that it is in flight already.
+func (r *Relay) admit(c *portmap.RemoteCall) (*flight, error) {
+	key := flightKey{c.From.Remote, c.From.Ifindex, c.XID, c.Version, c.Procedure}
+	caller := c.From.Remote.Addr()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, ok := r.flights[key]; ok {
+		return nil, nil
+	}
+	socket := r.socketOf(&c.From)
+	if !r.opened || socket == nil {
+		return nil, ErrRelayClosed
+	}
+	if len(r.flights) >= maxInFlight || r.perCaller[caller] >= maxPerCaller {
+		return nil, ErrRelayFull
+	}
+	f := &flight{relay: r, key: key, call: *c, socket: socket, xid: randomXID()}
+	f.call.Args = nil
+	r.flights[key] = f
+	r.perCaller[caller]++
+	r.done.Add(1)
+	return f, nil
+}
+
+// socketOf returns the socket that the call came by: the one bound to the address that the call was sent to, or else one
+// bound to any address of that family, as the kernel chose. It is nil if that isn't ours.
+func (r *Relay) socketOf(from *portmap.Caller) *sys.PacketConn {
+	var wildcard *sys.PacketConn
+	for _, s := range r.sockets {
+		if s.Addr.Port() != from.Local.Port() {
+			continue
+		}
+		if s.Addr.Addr() == from.Local.Addr() {
+			return s.Packet
+		}
+		if s.Addr.Addr().IsUnspecified() && (s.DualStack || s.Addr.Addr().Is6() == from.Transport.IPv6()) {
+			wildcard = s.Packet
+		}
+	}
+	return wildcard
+}
+
+func randomXID() uint32 {
+	var b [4]byte
+	_, _ = rand.Read(b[:]) // never fails: it ends the program instead
+	return binary.BigEndian.Uint32(b[:])
+}
+
+// send sends the call and sets the time by which it has to be answered.
+func (f *flight) send(args []byte) error {
+	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(f.call.Target))
+	if err != nil {
+		return err
+	}
+	f.relay.mu.Lock()
+	f.conn, f.deadline = conn, time.Now().Add(f.relay.timeout)
+	if end := f.relay.end; !end.IsZero() && f.deadline.After(end) {
+		f.deadline = end
+	}
+	err = conn.SetReadDeadline(f.deadline)
+	f.relay.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	_, err = conn.Write(oncrpc.AppendCall(nil, oncrpc.Call{
+		XID:       f.xid,
+		Program:   f.call.Program,
+		Version:   f.call.Vers,
+		Procedure: f.call.Proc,
+		Args:      args,
+	}))
+	return err
+}
+
+// over ends a flight.
+func (f *flight) over() {
+	r := f.relay
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if f.conn != nil {
+		_ = f.conn.Close()
+	}
+	delete(r.flights, f.key)
+	caller := f.key.remote.Addr()
+	if r.perCaller[caller]--; r.perCaller[caller] == 0 {
+		delete(r.perCaller, caller)
+	}
+	r.done.Done()
+}
+
+// wait waits for the answer of the service and passes it on.
+func (f *flight) wait() {
+	defer f.over()
+	reply := f.receive()
+	out := f.relay.portmapper.AppendRemoteReply(nil, &f.call, reply)
+	if len(out) == 0 {
+		return
+	}
+	answer := [1]sys.Datagram{{
+		Payload: out,
+		Remote:  f.call.From.Remote,
+		Local:   f.call.From.Local.Addr(),
+		Ifindex: f.call.From.Ifindex,
+	}}
+	if err := sys.NewBatch(1, 1).Write(f.socket, answer[:]); err != nil {
+		f.relay.log.Debug("the answer to a remote call could not be sent", "err", err)
+	}
+}
+
+// receive returns the service's reply, or nil when there is none: it came too late, was too long, or nobody listens
+// there, of which the kernel tells at once (ECONNREFUSED).
+func (f *flight) receive() []byte {
+	buf := make([]byte, maxReply+1)
+	for {
+		n, err := f.conn.Read(buf)
+		switch {
+		case err != nil || n > maxReply:
+			return nil
+		case n >= 4 && binary.BigEndian.Uint32(buf) == f.xid:
+			return buf[:n]
+		}
+		// Anything else is a late answer to an earlier owner of our port, or forged.
+	}
+}

@@ -1,0 +1,244 @@
+// Package server moves octets between sockets and a portmapper: datagrams and records in, replies out, calls for other
+// services relayed.
+//
+// It knows sockets, time limits and how a stream is cut into records; what a call means is the [Portmapper]'s business
+// alone. Each UDP socket and each listener has a goroutine, and so has each connection. A connection's protocol (type
+// stream) is kept apart from how it waits (type connection), so that the second can change without the first.
+package server
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gportmap/gportmap/internal/portmap"
+	"github.com/gportmap/gportmap/internal/sys"
+)
+
+// Defaults of [Config].
+const (
+	// DefaultMaxRecord is rpcbind's limit in octets.
+	DefaultMaxRecord = 9000
+	// DefaultIdleTimeout is Linux's own for its RPC servers. Its RPC clients hang up after 5 minutes, so a client that
+	// keeps to the custom never finds its connection closed under a call.
+	DefaultIdleTimeout = 6 * time.Minute
+	// DefaultRecordTimeout is how long rpcbind's library waits for the rest of a record.
+	DefaultRecordTimeout = 35 * time.Second
+	// DefaultWriteTimeout is how long rpcbind's library waits for a client to read.
+	DefaultWriteTimeout = 35 * time.Second
+	// DefaultMaxConnections is more than the busiest hosts are known to hold, and some 100 MiB of memory at worst while
+	// they are idle. It doesn't follow RLIMIT_NOFILE, which may be a thousand million.
+	DefaultMaxConnections = 16384
+)
+
+// grace is how long Serve goes on, after it was told to end, for clients that have yet to read their replies and for
+// services that have yet to answer a relayed call.
+const grace = time.Second
+
+// drainWait is how long a socket has to be silent to count as empty when Serve ends. It only has to outlast a
+// goroutine that is kept from running between setting its deadline and reading.
+const drainWait = 50 * time.Millisecond
+
+// Portmapper is what answers. A *portmap.Portmapper is one; its methods say what the results mean.
+type Portmapper interface {
+	AppendReply(dst, call []byte, from portmap.Caller) []byte
+	AppendRemoteReply(dst []byte, c *portmap.RemoteCall, reply []byte) []byte
+}
+
+var _ Portmapper = (*portmap.Portmapper)(nil)
+
+// Config is what a Server works with. Portmapper is needed; the zero value of every other field stands for a default.
+type Config struct {
+	Portmapper Portmapper
+	// Relay is the one that the Portmapper forwards by; nil if it forwards nothing.
+	Relay *Relay
+	// Log takes one line per change of state. Nil: no log.
+	Log *slog.Logger
+	// Loopback tells whether the interface with this index is a loopback interface. It is asked for every datagram and
+	// every TCP connection, from several goroutines, and should look in memory. Nil: none is.
+	Loopback func(ifindex uint32) bool
+
+	// MaxRecord is the size in octets of the longest call taken on a stream.
+	MaxRecord int
+	// MaxConnections is the number of TCP connections held at once. One more closes the one that was idle longest.
+	// Local connections are not counted.
+	MaxConnections int
+	// IdleTimeout closes a TCP connection that brought nothing for so long. Local connections may idle for ever, as
+	// the kernel's does.
+	IdleTimeout time.Duration
+	// RecordTimeout closes a TCP connection when a record that has begun isn't whole after so long.
+	RecordTimeout time.Duration
+	// WriteTimeout closes a connection, a local one as well, whose client doesn't take a write of replies in so long.
+	WriteTimeout time.Duration
+}
+
+// withDefaults returns c with defaults for zero values.
+func (c Config) withDefaults() Config {
+	c.MaxRecord = cmp.Or(c.MaxRecord, DefaultMaxRecord)
+	c.MaxConnections = cmp.Or(c.MaxConnections, DefaultMaxConnections)
+	c.IdleTimeout = cmp.Or(c.IdleTimeout, DefaultIdleTimeout)
+	c.RecordTimeout = cmp.Or(c.RecordTimeout, DefaultRecordTimeout)
+	c.WriteTimeout = cmp.Or(c.WriteTimeout, DefaultWriteTimeout)
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Loopback == nil {
+		c.Loopback = func(uint32) bool { return false }
+	}
+	return c
+}
+
+// A Server serves sockets, once.
+type Server struct {
+	config      Config
+	connections connections
+	buffers     sync.Pool // of *buffers
+	epoch       time.Time // what clock counts from
+	short       episode   // out of descriptors or memory for connections
+	stopping    atomic.Bool
+	stopped     chan struct{} // closed when stopping is set
+}
+
+// New returns a Server, and ties c.Relay to c.Portmapper and the log.
+func New(c Config) *Server {
+	s := &Server{
+		config:  c.withDefaults(),
+		epoch:   time.Now(),
+		stopped: make(chan struct{}),
+	}
+	s.buffers.New = func() any { return newBuffers() }
+	s.connections.init()
+	if c.Relay != nil {
+		c.Relay.bind(s.config.Portmapper, s.config.Log)
+	}
+	return s
+}
+
+// clock returns the time since the Server was made.
+func (s *Server) clock() time.Duration { return time.Since(s.epoch) }
+
+// at turns a time of clock into one for a deadline.
+func (s *Server) at(t time.Duration) time.Time { return s.epoch.Add(t) }
+
+// longAgo is a deadline that wakes whoever waits.
+func longAgo() time.Time { return time.Unix(1, 0) }
+
+// A loop serves one socket.
+type loop interface {
+	// run calls started when it is about to read for the first time, and returns when stop was called and what had been
+	// received is answered or handed to a connection, or with the error that ended it.
+	run(started func()) error
+	// stop makes run return. It is called once, after Server.stopping was set.
+	stop() error
+}
+
+// Serve serves the sockets until ctx is done, and calls ready, unless it is nil, once when every socket is about to be
+// read. When ctx is done, the calls that had been received are answered, for one second at most if clients don't read,
+// every connection is closed, and Serve returns nil. An error of a socket ends it in the same way and is returned.
+//
+// No goroutine outlives Serve. The sockets stay open: who made them closes them. Serve may be called once.
+func (s *Server) Serve(ctx context.Context, sockets []*sys.Socket, ready func()) error {
+	loops := make([]loop, 0, len(sockets))
+	for _, socket := range sockets {
+		l, err := s.loopFor(socket)
+		if err != nil {
+			return err
+		}
+		loops = append(loops, l)
+	}
+	if s.config.Relay != nil {
+		s.config.Relay.open(sockets)
+	}
+	ended := make(chan error, len(loops))
+	var started sync.WaitGroup
+	started.Add(len(loops))
+	for _, l := range loops {
+		go func() { ended <- l.run(started.Done) }()
+	}
+	started.Wait()
+	if ready != nil {
+		ready()
+	}
+	running := len(loops)
+	var first error
+	select {
+	case <-ctx.Done():
+	case first = <-ended:
+		running--
+	}
+	if err := s.stop(loops, ended, running); first == nil {
+		first = err
+	}
+	return first
+}
+
+// stop ends everything, in the order in which work is handed on: sockets, connections, relay. It returns the first error
+// of the loops that were still running.
+func (s *Server) stop(loops []loop, ended <-chan error, running int) error {
+	end := time.Now().Add(grace)
+	s.stopping.Store(true)
+	close(s.stopped)
+	var first error
+	for _, l := range loops {
+		// A socket whose deadline can't be set is closed or broken, and its loop has ended or will by its next read.
+		if err := l.stop(); err != nil {
+			s.config.Log.Debug("stop a socket", "err", err)
+		}
+	}
+	s.connections.stop(end)
+	for range running {
+		if err := <-ended; first == nil {
+			first = err
+		}
+	}
+	s.connections.wait()
+	if s.config.Relay != nil {
+		s.config.Relay.close(end)
+	}
+	return first
+}
+
+func (s *Server) loopFor(socket *sys.Socket) (loop, error) {
+	switch {
+	case socket.Packet != nil:
+		return newPacketLoop(s, socket), nil
+	case socket.Listener != nil:
+		return newAcceptLoop(s, socket)
+	}
+	return nil, fmt.Errorf("serve %s %v: the socket is not open", socket.Netid, socket.Addr)
+}
+
+// pause waits for d, or less if Serve is to end or wake brings something. A nil wake brings nothing.
+func (s *Server) pause(d time.Duration, wake <-chan struct{}) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-wake:
+	case <-s.stopped:
+	}
+}
+
+// episodeQuiet is how long an event has to stay away before its return is worth another line in the log.
+const episodeQuiet = time.Minute
+
+// An episode is a run of like events, of which only the first is logged.
+type episode struct {
+	mu    sync.Mutex
+	last  time.Time
+	begun bool
+}
+
+// begins notes an event and tells whether it is the first of an episode.
+func (e *episode) begins() bool {
+	now := time.Now()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	first := !e.begun || now.Sub(e.last) > episodeQuiet
+	e.last, e.begun = now, true
+	return first
+}

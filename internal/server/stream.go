@@ -1,0 +1,88 @@
+package server
+
+import (
+	"github.com/gportmap/gportmap/internal/portmap"
+	"github.com/gportmap/gportmap/pkg/oncrpc"
+)
+
+const (
+	// readSize is the room for one read of a connection in octets: some 200 pipelined calls of the usual size.
+	readSize = 16 << 10
+	// flushSize is how many octets of replies are gathered before they have to be sent. A single reply may be larger.
+	flushSize = 64 << 10
+	// outKept is the largest output buffer in octets that goes back to the pool.
+	outKept = 256 << 10
+	// heldKept is how many octets of unfinished records a stream may have held before it gives that memory back.
+	heldKept = 1 << 10
+)
+
+// buffers is what a connection works with while it has input: taken from the Server's pool when octets have arrived, and
+// given back before the next wait, so that an idle connection holds none.
+type buffers struct {
+	in  [readSize]byte
+	out []byte
+}
+
+func newBuffers() *buffers { return &buffers{out: make([]byte, 0, 4<<10)} }
+
+// A stream is the protocol of one connection: records in, replies out. It does no input or output itself and knows no
+// time; whoever feeds it decides how to wait.
+type stream struct {
+	portmapper Portmapper
+	from       portmap.Caller
+	records    oncrpc.RecordReader
+	held       int // octets fed that ended inside a record since memory was last given back
+}
+
+// verdict is what a stream wants next, after the replies that came with it were sent.
+type verdict uint8
+
+const (
+	wantInput verdict = iota // every whole record is answered
+	wantFlush                // records are left: send, then call answer again
+	wantClose                // what came was no record or no call; the rest of the stream can't be understood
+)
+
+// feed hands over octets of the connection. They have to stay as they are until answer says wantInput or wantClose.
+func (s *stream) feed(b []byte) { s.records.Feed(b) }
+
+// answer appends to out, as records of one fragment, the replies to the records that are there, in their order, until
+// none is left or out is longer than flushSize. It also returns how many records it took.
+func (s *stream) answer(out []byte) (_ []byte, taken int, next verdict) {
+	for len(out) <= flushSize {
+		call, ok, err := s.records.Next()
+		if err != nil {
+			return out, taken, wantClose
+		}
+		if !ok {
+			return out, taken, wantInput
+		}
+		taken++
+		start := len(out)
+		out = oncrpc.BeginRecord(out)
+		out = s.portmapper.AppendReply(out, call, s.from)
+		if len(out) == start+oncrpc.RecordMarkSize {
+			return out[:start], taken, wantClose
+		}
+		oncrpc.EndRecord(out, start)
+	}
+	return out, taken, wantFlush
+}
+
+// pending tells whether a record has begun to arrive and isn't whole, after n more octets were answered.
+func (s *stream) pending(n int) bool {
+	if !s.records.Pending() {
+		return false
+	}
+	s.held += n
+	return true
+}
+
+// idle is called before a wait. Memory that a long unfinished record took is given back once the record is whole; a few
+// octets, of a client that sends record marks by themselves, are kept for the next time.
+func (s *stream) idle() {
+	if s.held > heldKept && !s.records.Pending() {
+		s.records = oncrpc.RecordReader{Limit: s.records.Limit}
+		s.held = 0
+	}
+}

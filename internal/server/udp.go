@@ -1,0 +1,137 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/gportmap/gportmap/internal/portmap"
+	"github.com/gportmap/gportmap/internal/sys"
+)
+
+const (
+	// batchSize is how many datagrams are read, and replies written, by one system call.
+	batchSize = 32
+	// datagramSize is the room for a received datagram in octets, rpcbind's. Of a longer one the rest is not seen.
+	datagramSize = 9000
+	// repliesKept is the largest buffer of replies in octets that a packetLoop keeps from one batch to the next.
+	// A reply that turns out too large for a datagram may have passed through the buffer in full.
+	repliesKept = 1 << 20
+)
+
+// memoryPause is how long a socket rests for which the kernel had no memory.
+const memoryPause = 100 * time.Millisecond
+
+// A packetLoop serves a UDP socket.
+type packetLoop struct {
+	server  *Server
+	socket  *sys.Socket
+	batch   *sys.Batch
+	out     []sys.Datagram
+	replies []byte // the payloads of out
+
+	starved episode // the kernel has no memory for reads
+	unsent  episode // it refuses to send
+}
+
+func newPacketLoop(s *Server, socket *sys.Socket) *packetLoop {
+	return &packetLoop{
+		server:  s,
+		socket:  socket,
+		batch:   sys.NewBatch(batchSize, datagramSize),
+		out:     make([]sys.Datagram, 0, batchSize),
+		replies: make([]byte, 0, batchSize*portmap.MaxDatagram),
+	}
+}
+
+func (l *packetLoop) stop() error { return l.socket.Packet.SetReadDeadline(longAgo()) }
+
+func (l *packetLoop) run(started func()) error {
+	started()
+	for {
+		err := l.once()
+		switch {
+		case err == nil:
+		case errors.Is(err, os.ErrDeadlineExceeded) && l.server.stopping.Load():
+			return l.drain()
+		case errors.Is(err, syscall.ENOBUFS), errors.Is(err, syscall.ENOMEM):
+			if l.starved.begins() {
+				l.server.config.Log.Warn("the kernel has no memory to receive calls; trying again", "err", err)
+			}
+			l.server.pause(memoryPause, nil)
+		default:
+			return fmt.Errorf("serve %s %v: %w", l.socket.Netid, l.socket.Addr, err)
+		}
+	}
+}
+
+// drain answers the datagrams that the socket holds when Serve ends. Nobody else sets the deadline any more: stop was
+// called once, and that is what led here.
+func (l *packetLoop) drain() error {
+	for end := time.Now().Add(grace); time.Now().Before(end); {
+		if err := l.socket.Packet.SetReadDeadline(time.Now().Add(drainWait)); err != nil {
+			return nil // closed: nothing is left to answer
+		}
+		if l.once() != nil {
+			return nil
+		}
+	}
+	return nil
+}
+
+// once reads a batch of datagrams, waiting for the first, and answers it. The error is about reading.
+func (l *packetLoop) once() error {
+	in, err := l.batch.Read(l.socket.Packet)
+	if err != nil {
+		return err
+	}
+	l.answer(in)
+	if err := l.batch.Write(l.socket.Packet, l.out); err != nil && l.unsent.begins() {
+		// Any caller can bring this about, with a source address that there is no route to, say.
+		l.server.config.Log.Warn("a reply could not be sent; further ones within a minute are not reported", "err", err)
+	}
+	return nil
+}
+
+// answer fills l.out with the replies to the datagrams of in.
+func (l *packetLoop) answer(in []sys.Datagram) {
+	out, replies := l.out[:0], l.replies[:0]
+	for i := range in {
+		d := &in[i]
+		start := len(replies)
+		replies = l.server.config.Portmapper.AppendReply(replies, d.Payload, l.caller(d))
+		if len(replies) == start {
+			continue
+		}
+		// If a later append moves replies, this slice keeps the array that it is in.
+		out = append(out, sys.Datagram{
+			Payload: replies[start:],
+			Remote:  d.Remote,
+			Local:   d.Local,
+			Ifindex: d.Ifindex,
+		})
+	}
+	l.out = out
+	if cap(replies) <= repliesKept {
+		l.replies = replies
+	}
+}
+
+// caller describes the sender of a datagram.
+func (l *packetLoop) caller(d *sys.Datagram) portmap.Caller {
+	transport := portmap.UDP6
+	if d.Remote.Addr().Is4() { // on a dual-stack socket as well
+		transport = portmap.UDP
+	}
+	return portmap.Caller{
+		Transport: transport,
+		Remote:    d.Remote,
+		Local:     netip.AddrPortFrom(d.Local, l.socket.Addr.Port()),
+		Ifindex:   d.Ifindex,
+		Loopback:  d.Ifindex != 0 && l.server.config.Loopback(d.Ifindex),
+		Multicast: d.Multicast,
+	}
+}
