@@ -1,0 +1,118 @@
+// Package access judges callers: who may register, as whom, and who may be sent a large datagram.
+//
+// A caller is judged only by what the kernel tells about it: the transport, the interface that the call arrived on,
+// the peer credentials of a local socket and the owner of a socket on this host. Credentials in the call itself
+// prove nothing and are not looked at.
+package access
+
+import (
+	"errors"
+	"net/netip"
+	"strconv"
+	"sync"
+
+	"github.com/gportmap/gportmap/internal/portmap"
+	"github.com/gportmap/gportmap/pkg/rpcbind"
+)
+
+// ErrNoSocket is what [Policy.SocketOwner] returns, perhaps wrapped, when the kernel answered that no live socket owns
+// that end: it was closed since it sent the call.
+var ErrNoSocket = errors.New("access: no live socket owns that end")
+
+// reservedPorts is the number of ports that only root may bind, by the custom that rpcbind goes by.
+const reservedPorts = 1024
+
+// The callers that are local by rpcbind's rule, exactly these addresses of the loopback networks.
+var (
+	loopback4 = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	loopback6 = netip.IPv6Loopback()
+)
+
+// Policy is the [portmap.Policy] of a daemon without access lists. The zero value is the rule of PROTOCOL section 4
+// with owners by source port. Its methods may be called from any number of goroutines; the fields may not change then.
+type Policy struct {
+	// Insecure lets callers of every host SET and UNSET, as rpcbind does with -i.
+	Insecure bool
+	// SocketOwner asks the kernel for the uid that owns the caller's end of a TCP or UDP conversation on this host: the
+	// socket of netid "tcp", "udp", "tcp6" or "udp6" that is bound to remote and talks to local. [ErrNoSocket] says that
+	// there is none; any other error, that the kernel can't say. Nil says that it never can.
+	SocketOwner func(netid string, remote, local netip.AddrPort) (uid uint32, err error)
+	// OwnAddress tells whether an address is one of this host's. Nil knows only loopback addresses and the address that
+	// the call was sent to.
+	OwnAddress func(netip.Addr) bool
+	// Degraded, if not nil, is called at most once: when an owner had to be told by the caller's port, with the error
+	// that prevented better.
+	Degraded func(err error)
+
+	degraded sync.Once
+}
+
+var _ portmap.Policy = (*Policy)(nil)
+
+// MayRegister tells whether the caller may SET and UNSET: a caller on the local socket, or one from 127.0.0.1 or ::1
+// that arrived on the loopback interface. The address alone is not enough, because a neighbour can send it where
+// net.ipv4.conf.*.route_localnet is set (CVE-2020-8558).
+func (p *Policy) MayRegister(from portmap.Caller) bool {
+	if p.Insecure || from.Transport == portmap.Local {
+		return true
+	}
+	source := from.Remote.Addr().Unmap()
+	return from.Loopback && (source == loopback4 || source == loopback6)
+}
+
+// Owner returns the owner of the caller's registrations: "superuser" for uid 0, another uid in decimal, or "unknown".
+// On the local socket the peer credentials tell the uid. A caller that arrived on the loopback interface has the uid of
+// its socket. Whoever called from another host, which only Insecure lets register, is "unknown".
+func (p *Policy) Owner(from portmap.Caller) string {
+	switch {
+	case from.Transport == portmap.Local && from.HasUID:
+		return ownerOf(from.UID)
+	case from.Transport == portmap.Local || !from.Loopback:
+		return rpcbind.OwnerUnknown
+	}
+	uid, err := p.socketOwner(from)
+	switch {
+	case err == nil:
+		return ownerOf(uid)
+	case errors.Is(err, ErrNoSocket):
+		// Not the rule of ports: where net.ipv4.ip_unprivileged_port_start is low, any process could send from a
+		// low port and close the socket before we ask.
+		return rpcbind.OwnerUnknown
+	}
+	p.degraded.Do(func() {
+		if p.Degraded != nil {
+			p.Degraded(err)
+		}
+	})
+	if port := from.Remote.Port(); port != 0 && port < reservedPorts {
+		return rpcbind.OwnerSuperuser
+	}
+	return rpcbind.OwnerUnknown
+}
+
+func (p *Policy) socketOwner(from portmap.Caller) (uint32, error) {
+	if p.SocketOwner == nil {
+		return 0, errors.ErrUnsupported
+	}
+	return p.SocketOwner(string(from.Transport.Netid()), from.Remote, from.Local)
+}
+
+func ownerOf(uid uint32) string {
+	if uid == 0 {
+		return rpcbind.OwnerSuperuser
+	}
+	return strconv.FormatUint(uint64(uid), 10)
+}
+
+// MayAmplify tells whether a datagram's answer may be larger than the call: only for callers of this host, which
+// arrived on the loopback interface with a source address of this host.
+func (p *Policy) MayAmplify(from portmap.Caller) bool {
+	if from.Transport == portmap.Local {
+		return true
+	}
+	source := from.Remote.Addr().Unmap()
+	if !from.Loopback || !source.IsValid() {
+		return false
+	}
+	return source.IsLoopback() || source == from.Local.Addr().Unmap() || (p.OwnAddress != nil && p.OwnAddress(source))
+}

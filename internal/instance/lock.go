@@ -1,0 +1,158 @@
+// Package instance sees to it that one portmapper runs at a time.
+//
+// The truth is a lock that the kernel holds for a living process (flock(2)) on the file that rpcbind locks as well, so
+// that rpcbind and gportmap exclude each other. The file itself means nothing: a stale one hinders nobody.
+package instance
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"syscall"
+	"time"
+)
+
+// DefaultPath is the lock file of a system's portmapper, rpcbind's own.
+const DefaultPath = "/run/rpcbind.lock"
+
+// ErrRunning says that another process holds the lock. The error that [Lock] returns wraps it in a [*RunningError].
+var ErrRunning = errors.New("another portmapper is already running")
+
+// RunningError tells who holds the lock. errors.Is(err, [ErrRunning]) holds for it.
+type RunningError struct {
+	Path string // the lock file
+	// PID is the holder's process id, 0 if it can't be learnt: /proc isn't there, the holder lives in another PID
+	// namespace, or it inherited the lock and only root may look into it.
+	PID int
+	// Command is the holder's command name as the kernel has it, at most 15 octets of any value; empty if unknown.
+	Command string
+}
+
+// Error names the lock file and, if known, the holder.
+func (e *RunningError) Error() string {
+	if e.PID == 0 {
+		return fmt.Sprintf("%v: it holds %s and can't be seen from here, which root may, if it isn't in another "+
+			"PID namespace; stop it before you start this one", ErrRunning, e.Path)
+	}
+	return fmt.Sprintf("%v: pid %d (%q) holds %s; stop it before you start this one", ErrRunning, e.PID, e.Command, e.Path)
+}
+
+// Unwrap returns [ErrRunning].
+func (e *RunningError) Unwrap() error { return ErrRunning }
+
+// A Lock is held from [Acquire] to [Lock.Release], or to the end of the process, however it ends.
+type Lock struct {
+	file *os.File
+	path string
+}
+
+// maxReplacements bounds how often Acquire finds that the file it locked was removed meanwhile. Each time another
+// instance began or ended, so a second attempt is rare already.
+const maxReplacements = 100
+
+// Acquire takes the lock on the file at path, which it creates if need be. It waits for those alone who have it for a
+// moment, to look or to clear stale files, so for a quarter of a second at most. The path's last element may not be a
+// symbolic link. Errors: a [*RunningError] if another process has it; a [*fs.PathError] if the file can't be opened or
+// isn't a regular one.
+func Acquire(path string) (*Lock, error) {
+	for range maxReplacements {
+		f, err := open(path, syscall.O_CREAT)
+		if err != nil {
+			return nil, err
+		}
+		if err := flock(f, syscall.LOCK_EX); err != nil {
+			defer f.Close()
+			if errors.Is(err, syscall.EWOULDBLOCK) {
+				return nil, holder(path, f)
+			}
+			return nil, &fs.PathError{Op: "lock", Path: path, Err: err}
+		}
+		// Between open and flock the last holder may have removed the file. Then what is locked has no name any more,
+		// and another process could lock a new file of that name.
+		if same(path, f) {
+			// rpcbind leaves a file that everybody may open, and so lock, which would keep the next one from starting.
+			// That this fails for a file of another owner is no reason not to serve.
+			_ = f.Chmod(0o600)
+			return &Lock{file: f, path: path}, nil
+		}
+		f.Close()
+	}
+	return nil, &fs.PathError{Op: "lock", Path: path, Err: errors.New("the file is being replaced all the time")}
+}
+
+// open opens the lock file. O_NOFOLLOW, because the directory may be one that others write to; O_NONBLOCK, because a FIFO
+// put there would otherwise hold us up for ever.
+func open(path string, create int) (*os.File, error) {
+	flags := create | syscall.O_RDONLY | syscall.O_NOFOLLOW | syscall.O_CLOEXEC | syscall.O_NONBLOCK | syscall.O_NOCTTY
+	fd, err := syscall.Open(path, flags, 0o600)
+	for errors.Is(err, syscall.EINTR) {
+		fd, err = syscall.Open(path, flags, 0o600)
+	}
+	if errors.Is(err, syscall.ELOOP) {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: errors.New("is a symbolic link, which is not followed; remove it")}
+	}
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	f := os.NewFile(uintptr(fd), path)
+	info, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		f.Close()
+		return nil, &fs.PathError{Op: "open", Path: path, Err: fmt.Errorf("is not a regular file (%v); remove it", info.Mode())}
+	}
+	return f, nil
+}
+
+// Those who look (see [State]) or clear have the lock for a moment. A daemon has it for as long as it lives, and so no
+// daemon starts any later for the wait, it only fails later.
+const (
+	momentaryWait = 250 * time.Millisecond
+	firstPause    = time.Millisecond // doubled each time
+)
+
+// flock takes the lock in the given way, LOCK_EX or LOCK_SH; EWOULDBLOCK says that another process keeps it.
+func flock(f *os.File, how int) error {
+	deadline := time.Now().Add(momentaryWait)
+	for pause := firstPause; ; pause *= 2 {
+		err := syscall.Flock(int(f.Fd()), how|syscall.LOCK_NB)
+		switch {
+		case errors.Is(err, syscall.EINTR):
+		case !errors.Is(err, syscall.EWOULDBLOCK) || time.Now().After(deadline):
+			return err
+		default:
+			time.Sleep(min(pause, momentaryWait/10))
+		}
+	}
+}
+
+// same tells whether path still names the open file f.
+func same(path string, f *os.File) bool {
+	named, err := os.Lstat(path)
+	if err != nil {
+		return false
+	}
+	opened, err := f.Stat()
+	return err == nil && os.SameFile(named, opened)
+}
+
+// Path returns the path of the lock file.
+func (l *Lock) Path() string { return l.path }
+
+// Release removes the file, while the lock is still held so that nobody else's is removed, and then gives the lock up.
+// A file that can't be removed, after privileges were dropped for instance, stays and hinders nobody. A nil Lock and a
+// second Release do nothing.
+func (l *Lock) Release() {
+	if l == nil || l.file == nil {
+		return
+	}
+	if same(l.path, l.file) {
+		_ = os.Remove(l.path)
+	}
+	l.file.Close()
+	l.file = nil
+}
