@@ -1,0 +1,70 @@
+// Gportmap maps RPC program numbers to addresses: a portmapper (RFC 1833) that takes the place of rpcbind(8).
+//
+// Without a command it is the daemon and takes rpcbind's flags; see --help. Its commands ask and change a running
+// portmapper.
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+
+	"github.com/gportmap/gportmap/internal/daemon"
+	"github.com/gportmap/gportmap/internal/daemon/logging"
+)
+
+// version is what the linker was told (-X main.version=), empty for a build by go build or go install alone.
+var version string
+
+func main() {
+	name := "gportmap"
+	if len(os.Args) > 0 {
+		name = filepath.Base(os.Args[0])
+	}
+	os.Exit(run(name, os.Args[min(1, len(os.Args)):], os.Stdout, os.Stderr))
+}
+
+// run does what the arguments say and returns the exit code.
+func run(name string, args []string, stdout, stderr io.Writer) int {
+	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		return operate(name, args, stdout, stderr)
+	}
+	o, err := parse(args)
+	switch {
+	case err != nil:
+		fail(stderr, name, err)
+		return daemon.ExitUsage
+	case o.help:
+		return print(stdout, help(name))
+	case o.version:
+		return print(stdout, "gportmap "+versionName()+"\n")
+	}
+	return serve(name, o, stderr)
+}
+
+// fail prints an error in one line that can't drive a terminal.
+func fail(stderr io.Writer, name string, err error) {
+	fmt.Fprintf(stderr, "%s: %s\n", logging.Escape(name), logging.Escape(err.Error()))
+}
+
+// print prints text and returns the exit code for that.
+func print(stdout io.Writer, text string) int {
+	if _, err := io.WriteString(stdout, text); err != nil {
+		return daemon.ExitSystem
+	}
+	return daemon.ExitOK
+}
+
+// versionName returns the version that the binary was built from.
+func versionName() string {
+	if version != "" {
+		return version
+	}
+	if b, ok := debug.ReadBuildInfo(); ok && b.Main.Version != "" {
+		return b.Main.Version
+	}
+	return "(unknown version)"
+}

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/gportmap/gportmap/internal/daemon"
+	"github.com/gportmap/gportmap/internal/daemon/logging"
+)
+
+// serve is the daemon, or starts it in the background, and returns the exit code.
+func serve(name string, o options, stderr io.Writer) int {
+	background := daemon.EnterBackground()
+	if !background && !o.foreground && !daemon.ActivationPending() {
+		code, err := daemon.StartInBackground()
+		if err != nil {
+			fail(stderr, name, err)
+		}
+		return code
+	}
+	// Files that we make have the modes that we say, whatever whoever started us works with.
+	syscall.Umask(0o022)
+
+	sink, level := logging.Stderr(os.Stderr), slog.LevelInfo
+	if background {
+		sink = logging.Syslog(name)
+		o.Ready = daemon.Detach
+	}
+	if o.debug {
+		level = slog.LevelDebug
+	}
+	handler := logging.New(sink, level)
+	defer handler.Close()
+	o.Log = slog.New(handler)
+	abortOnPanic(o)
+
+	ctx, release := handleSignals(o.Log)
+	defer release()
+	err := daemon.Run(ctx, o.Config)
+	if err != nil {
+		o.Log.Error(err.Error())
+		if background {
+			fail(stderr, name, err)
+		}
+	}
+	return daemon.ExitCode(err)
+}
+
+// abortOnPanic gives -a the meaning that is nearest to rpcbind's, which then calls abort(3) on errors: with -d a fault of
+// the program shows the stack of every goroutine and ends with SIGABRT, which may leave a core file.
+func abortOnPanic(o options) {
+	switch {
+	case o.abort && o.debug:
+		debug.SetTraceback("crash")
+	case o.abort:
+		o.Log.Warn("-a (--abort) means something only together with -d (--debug): ignored")
+	}
+}
+
+// handleSignals returns a context that ends with SIGTERM, SIGINT or SIGQUIT, the signals by which rpcbind ends cleanly. A
+// second one of them ends the process at once. Like rpcbind we ignore the other signals that a daemon may be sent.
+func handleSignals(log *slog.Logger) (context.Context, context.CancelFunc) {
+	signal.Ignore(syscall.SIGPIPE, syscall.SIGUSR1, syscall.SIGUSR2)
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	go func() {
+		for range hangup {
+			log.Info("SIGHUP: there is nothing to reload in this version")
+		}
+	}()
+	ctx, release := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT)
+	context.AfterFunc(ctx, release)
+	return ctx, release
+}

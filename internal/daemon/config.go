@@ -1,0 +1,89 @@
+// Package daemon puts the portmapper together: in which order it starts and stops.
+package daemon
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"strings"
+
+	"github.com/gportmap/gportmap/internal/instance"
+	"github.com/gportmap/gportmap/pkg/rpcbind"
+)
+
+// maxSocketPath is the longest path of a local socket in octets: struct sockaddr_un has 108, and the abstract socket of
+// the same name needs one for its mark.
+const maxSocketPath = 107
+
+// Config says what a daemon serves and how. The zero value is a system's portmapper as rpcbind serves without flags.
+type Config struct {
+	// Hosts are the addresses to bind UDP and TCP sockets to; 127.0.0.1 and ::1 are added. None is every address.
+	Hosts []netip.Addr
+	// Port of the UDP and TCP sockets; 0 is 111.
+	Port uint16
+	// Socket is the path of the local socket, which is served in the abstract namespace as well. Empty is rpcbind.sock in
+	// StateDir if that is given, else /run/rpcbind.sock.
+	Socket string
+	// StateDir is the directory of everything that an instance of its own has on disk, which is made if its parent
+	// exists. Empty says that this is the system's instance, whose lock is /run/rpcbind.lock.
+	StateDir string
+	// Insecure lets callers of every host register.
+	Insecure bool
+	// RemoteCalls serves CALLIT, BCAST and INDIRECT.
+	RemoteCalls bool
+	// DropPrivileges gives root up once every socket is bound. At the end the lock file and the local socket then stay
+	// behind where only root may remove them: the next start takes them over.
+	DropPrivileges bool
+	// LogCalls logs every call.
+	LogCalls bool
+	// Log is where the daemon logs; nil discards.
+	Log *slog.Logger
+	// Ready, if not nil, is called once every socket is served, before the service manager is told. An error ends Run.
+	Ready func() error
+}
+
+// complete returns c with its defaults filled in and its paths made absolute, because a daemon in the background
+// leaves the directory it was started in.
+func (c Config) complete() (Config, error) {
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Port == 0 {
+		c.Port = rpcbind.Port
+	}
+	if c.StateDir != "" {
+		dir, err := filepath.Abs(c.StateDir)
+		if err != nil {
+			return c, WithExitCode(ExitSystem, fmt.Errorf("state directory %s: %w", c.StateDir, err))
+		}
+		c.StateDir = dir
+	}
+	switch {
+	case strings.HasPrefix(c.Socket, "@"):
+		return c, WithExitCode(ExitUsage, fmt.Errorf("socket %s: give the path alone; the abstract socket of that name is always served as well", c.Socket))
+	case c.Socket != "":
+		path, err := filepath.Abs(c.Socket)
+		if err != nil {
+			return c, WithExitCode(ExitSystem, fmt.Errorf("socket %s: %w", c.Socket, err))
+		}
+		c.Socket = path
+	case c.StateDir != "":
+		c.Socket = filepath.Join(c.StateDir, "rpcbind.sock")
+	default:
+		c.Socket = rpcbind.SocketPath
+	}
+	if len(c.Socket) > maxSocketPath {
+		return c, WithExitCode(ExitUsage, fmt.Errorf("socket %s: %d octets are too long for a local socket, at most %d; choose a shorter path",
+			c.Socket, len(c.Socket), maxSocketPath))
+	}
+	return c, nil
+}
+
+// lockPath returns the path of the instance lock.
+func (c Config) lockPath() string {
+	if c.StateDir == "" {
+		return instance.DefaultPath
+	}
+	return filepath.Join(c.StateDir, "rpcbind.lock")
+}

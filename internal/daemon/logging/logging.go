@@ -1,0 +1,206 @@
+// Package logging is the daemon's log: a [log/slog] handler that writes one line a record and never makes the one who
+// logs wait for whoever reads.
+//
+// A record is formatted where it is logged, put into a bounded queue and written by one goroutine. When the queue is full
+// the line is dropped and counted, and the count is logged as soon as there is room. What callers of the daemon say may
+// stand in a record: everything unprintable is escaped, so that nobody forges lines or drives a terminal.
+package logging
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// queueLines is how many lines may wait to be written.
+const queueLines = 1024
+
+// flushLimit bounds how long Close waits for lines to be written: a daemon must end also if its log's reader hangs.
+const flushLimit = 2 * time.Second
+
+// A Sink writes lines, one call after the other.
+type Sink interface {
+	// WriteLine writes one line. The text has neither control characters nor a line feed at its end.
+	WriteLine(at time.Time, level slog.Level, text string) error
+}
+
+// Handler is a [slog.Handler] in front of a Sink.
+type Handler struct {
+	queue  *queue
+	level  slog.Level
+	prefix string // of keys: the open groups
+	attrs  string // formatted, each behind a space
+}
+
+type line struct {
+	at    time.Time
+	level slog.Level
+	text  string
+}
+
+type queue struct {
+	sink    Sink
+	lines   chan line
+	dropped atomic.Uint64
+	stop    chan struct{}
+	stopped sync.Once
+	done    chan struct{}
+}
+
+// New returns a Handler for records of at least this level. Its Close flushes and ends its goroutine.
+func New(sink Sink, level slog.Level) *Handler {
+	q := &queue{sink: sink, lines: make(chan line, queueLines), stop: make(chan struct{}), done: make(chan struct{})}
+	go q.write()
+	return &Handler{queue: q, level: level}
+}
+
+// Close writes what is queued, for at most two seconds, and ends the log: later records are dropped.
+func (h *Handler) Close() {
+	q := h.queue
+	q.stopped.Do(func() { close(q.stop) })
+	select {
+	case <-q.done:
+	case <-time.After(flushLimit):
+	}
+}
+
+func (q *queue) write() {
+	defer close(q.done)
+	for {
+		select {
+		case l := <-q.lines:
+			q.writeLine(l)
+		case <-q.stop:
+			for {
+				select {
+				case l := <-q.lines:
+					q.writeLine(l)
+				default:
+					q.reportDropped()
+					return
+				}
+			}
+		}
+	}
+}
+
+// writeLine ignores errors: there is nowhere left to report them.
+func (q *queue) writeLine(l line) {
+	_ = q.sink.WriteLine(l.at, l.level, l.text)
+	q.reportDropped()
+}
+
+func (q *queue) reportDropped() {
+	if n := q.dropped.Swap(0); n > 0 {
+		text := fmt.Sprintf("%d log lines were dropped because they came faster than the log took them", n)
+		_ = q.sink.WriteLine(time.Now(), slog.LevelWarn, text)
+	}
+}
+
+func (q *queue) put(l line) {
+	select {
+	case q.lines <- l:
+	default:
+		q.dropped.Add(1)
+	}
+}
+
+// Enabled tells whether records of a level are written.
+func (h *Handler) Enabled(_ context.Context, level slog.Level) bool { return level >= h.level }
+
+// Handle queues a record. It never blocks and never fails.
+func (h *Handler) Handle(_ context.Context, r slog.Record) error {
+	var b strings.Builder
+	appendEscaped(&b, r.Message)
+	b.WriteString(h.attrs)
+	r.Attrs(func(a slog.Attr) bool {
+		appendAttr(&b, h.prefix, a)
+		return true
+	})
+	h.queue.put(line{at: r.Time, level: r.Level, text: b.String()})
+	return nil
+}
+
+// WithAttrs returns a Handler that adds attributes to every record.
+func (h *Handler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	var b strings.Builder
+	b.WriteString(h.attrs)
+	for _, a := range attrs {
+		appendAttr(&b, h.prefix, a)
+	}
+	return &Handler{queue: h.queue, level: h.level, prefix: h.prefix, attrs: b.String()}
+}
+
+// WithGroup returns a Handler that puts the name and a dot before the keys of further attributes.
+func (h *Handler) WithGroup(name string) slog.Handler {
+	if name == "" {
+		return h
+	}
+	return &Handler{queue: h.queue, level: h.level, prefix: h.prefix + name + ".", attrs: h.attrs}
+}
+
+// appendAttr appends " key=value", and a group's attributes one by one.
+func appendAttr(b *strings.Builder, prefix string, a slog.Attr) {
+	v := a.Value.Resolve()
+	if v.Kind() == slog.KindGroup {
+		if a.Key != "" {
+			prefix += a.Key + "."
+		}
+		for _, inner := range v.Group() {
+			appendAttr(b, prefix, inner)
+		}
+		return
+	}
+	if a.Key == "" {
+		return
+	}
+	b.WriteByte(' ')
+	appendEscaped(b, prefix+a.Key)
+	b.WriteByte('=')
+	s := v.String()
+	if needsQuotes(s) {
+		s = strconv.Quote(s)
+	}
+	b.WriteString(s)
+}
+
+// needsQuotes tells whether a value could be taken for several, or for part of a key.
+func needsQuotes(s string) bool {
+	if s == "" || !utf8.ValidString(s) {
+		return true
+	}
+	return strings.ContainsFunc(s, func(r rune) bool {
+		return r == ' ' || r == '"' || r == '=' || r == '\\' || !unicode.IsPrint(r)
+	})
+}
+
+// Escape returns s with everything unprintable, and every octet that isn't UTF-8, written as Go's escape sequences. A
+// backslash stays one: the result is to be read, not to be decoded.
+func Escape(s string) string {
+	var b strings.Builder
+	appendEscaped(&b, s)
+	return b.String()
+}
+
+func appendEscaped(b *strings.Builder, s string) {
+	for len(s) > 0 {
+		r, size := utf8.DecodeRuneInString(s)
+		switch {
+		case r == utf8.RuneError && size == 1:
+			fmt.Fprintf(b, `\x%02x`, s[0])
+		case unicode.IsPrint(r):
+			b.WriteRune(r)
+		default:
+			quoted := strconv.QuoteRune(r)
+			b.WriteString(quoted[1 : len(quoted)-1])
+		}
+		s = s[size:]
+	}
+}

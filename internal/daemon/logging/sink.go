@@ -1,0 +1,102 @@
+package logging
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"log/slog"
+	"log/syslog"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// priority returns the syslog priority of a level, without a facility.
+func priority(level slog.Level) syslog.Priority {
+	switch {
+	case level >= slog.LevelError:
+		return syslog.LOG_ERR
+	case level >= slog.LevelWarn:
+		return syslog.LOG_WARNING
+	case level >= slog.LevelInfo:
+		return syslog.LOG_INFO
+	}
+	return syslog.LOG_DEBUG
+}
+
+// Stderr returns the Sink for a standard error: [Journal] if systemd's journal reads it, else [Text].
+func Stderr(f *os.File) Sink {
+	if isJournal(f, os.Getenv("JOURNAL_STREAM")) {
+		return Journal(f)
+	}
+	return Text(f)
+}
+
+// isJournal tells whether f is the stream that JOURNAL_STREAM names by "device:inode" in decimal (systemd.exec(5)). The
+// variable alone proves nothing: a child whose standard error was redirected inherits it too.
+func isJournal(f *os.File, stream string) bool {
+	dev, ino, ok := strings.Cut(stream, ":")
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && dev == strconv.FormatUint(uint64(st.Dev), 10) && ino == strconv.FormatUint(st.Ino, 10)
+}
+
+type journal struct{ w io.Writer }
+
+// Journal returns a Sink for a stream that systemd's journal reads: each line has its priority before it, as <6>, and no
+// time, since the journal adds its own (sd-daemon(3)).
+func Journal(w io.Writer) Sink { return journal{w} }
+
+func (s journal) WriteLine(_ time.Time, level slog.Level, text string) error {
+	_, err := fmt.Fprintf(s.w, "<%d>%s\n", priority(level), text)
+	return err
+}
+
+type text struct{ w io.Writer }
+
+// Text returns a Sink for people: each line has the local time and the level before it.
+func Text(w io.Writer) Sink { return text{w} }
+
+func (s text) WriteLine(at time.Time, level slog.Level, text string) error {
+	b := bytes.NewBuffer(make([]byte, 0, 128))
+	b.WriteString(at.Format("2006-01-02T15:04:05.000Z07:00"))
+	fmt.Fprintf(b, " %-5s %s\n", level, text)
+	_, err := s.w.Write(b.Bytes())
+	return err
+}
+
+type syslogSink struct {
+	tag string
+	w   *syslog.Writer
+}
+
+// Syslog returns a Sink that sends lines to the syslog daemon of this host under facility daemon. One that isn't there,
+// or not yet, is looked for again with each line.
+func Syslog(tag string) Sink { return &syslogSink{tag: tag} }
+
+func (s *syslogSink) WriteLine(_ time.Time, level slog.Level, text string) error {
+	if s.w == nil {
+		w, err := syslog.New(syslog.LOG_DAEMON|syslog.LOG_INFO, s.tag)
+		if err != nil {
+			return err
+		}
+		s.w = w
+	}
+	switch priority(level) {
+	case syslog.LOG_ERR:
+		return s.w.Err(text)
+	case syslog.LOG_WARNING:
+		return s.w.Warning(text)
+	case syslog.LOG_INFO:
+		return s.w.Info(text)
+	}
+	return s.w.Debug(text)
+}

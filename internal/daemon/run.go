@@ -1,0 +1,186 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/gportmap/gportmap/internal/access"
+	"github.com/gportmap/gportmap/internal/instance"
+	"github.com/gportmap/gportmap/internal/portmap"
+	"github.com/gportmap/gportmap/internal/registry"
+	"github.com/gportmap/gportmap/internal/server"
+	"github.com/gportmap/gportmap/internal/sys"
+)
+
+// Run serves until ctx ends, and then returns nil. What is taken on the way up is given back in reverse on the way down:
+//
+//	instance lock → sockets, handed over or bound → privileges dropped → table with our own entries → serve → READY=1
+//
+// An error says what was refused, where, and what to do about it, in one line; [ExitCode] has its exit code. Nothing stays
+// half started.
+func Run(ctx context.Context, c Config) error {
+	c, err := c.complete()
+	if err != nil {
+		return err
+	}
+	lock, err := acquire(c)
+	if err != nil {
+		return err
+	}
+	defer lock.Release()
+	sockets, err := listen(c)
+	if err != nil {
+		return err
+	}
+	defer closeAll(sockets)
+	if c.DropPrivileges {
+		if err := dropPrivileges(c.Log); err != nil {
+			return err
+		}
+	}
+	table, err := newTable(sockets)
+	if err != nil {
+		return err
+	}
+	return serve(ctx, c, sockets, table)
+}
+
+// acquire takes the instance lock, in the state directory of an instance of its own, which it makes if need be.
+func acquire(c Config) (*instance.Lock, error) {
+	if c.StateDir != "" {
+		if err := os.Mkdir(c.StateDir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, byCause(ExitCantCreate, fmt.Errorf("make the state directory: %w", err))
+		}
+	}
+	lock, err := instance.Acquire(c.lockPath())
+	switch {
+	case err == nil:
+		return lock, nil
+	case errors.Is(err, syscall.EACCES) && c.StateDir == "" && os.Geteuid() != 0:
+		err = fmt.Errorf("%w; the system's portmapper needs root, an instance of your own --state-dir and --port", err)
+	}
+	return nil, byCause(ExitCantCreate, fmt.Errorf("instance lock: %w", err))
+}
+
+// dropPrivileges becomes the first of the users that distributions have for a portmapper.
+func dropPrivileges(log *slog.Logger) error {
+	if os.Geteuid() != 0 {
+		log.Info("there are no privileges to drop", "uid", os.Geteuid())
+		return nil
+	}
+	var missing error
+	for _, name := range []string{"_rpc", "rpc", "daemon"} {
+		uid, gid, err := sys.LookupUser(name)
+		if err != nil {
+			missing = err
+			continue
+		}
+		if err := sys.DropPrivileges(uid, gid); err != nil {
+			return byCause(ExitSystem, fmt.Errorf("user %s: %w", name, err))
+		}
+		log.Info("privileges dropped", "user", name, "uid", uid, "gid", gid)
+		return nil
+	}
+	return WithExitCode(ExitConfig, fmt.Errorf("drop privileges: none of the users _rpc, rpc and daemon will do: %w", missing))
+}
+
+// newTable returns a table that tells where we are served.
+func newTable(sockets []*sys.Socket) (*registry.Table, error) {
+	table := registry.New()
+	for _, b := range ownEntries(sockets) {
+		if err := table.SetOwn(b); err != nil {
+			return nil, WithExitCode(ExitConfig, fmt.Errorf("register our own address %s %q: %w", b.Netid, b.Addr, err))
+		}
+	}
+	return table, nil
+}
+
+// serve answers calls until ctx ends.
+func serve(ctx context.Context, c Config, sockets []*sys.Socket, table *registry.Table) error {
+	ctx, end := context.WithCancel(ctx)
+	host := newInterfaces(c.Log, sockets)
+	pm := portmap.Config{Table: table, Policy: newPolicy(c, host), Now: func() uint32 { return uint32(time.Now().Unix()) }}
+	var relay *server.Relay
+	if c.RemoteCalls {
+		relay = server.NewRelay(0)
+		pm.Relay = relay
+	}
+	if c.LogCalls {
+		pm.Observe = observer(c.Log)
+	}
+	host.portmapper = portmap.New(pm)
+	watched, err := host.watch(ctx)
+	defer func() {
+		end()
+		<-watched
+	}()
+	if err != nil {
+		return WithExitCode(ExitSystem, err)
+	}
+	s := server.New(server.Config{Portmapper: host.portmapper, Relay: relay, Log: c.Log, Loopback: host.isLoopback})
+
+	notifier := sys.NewNotifier()
+	// Serving goes on until the service manager knows that it is about to end.
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	defer context.AfterFunc(ctx, func() {
+		c.Log.Info("stopping")
+		told(c.Log, notifier.Stopping())
+		stop()
+	})()
+	var unready error
+	err = s.Serve(serving, sockets, func() {
+		if c.Ready != nil {
+			if unready = c.Ready(); unready != nil {
+				stop()
+				return
+			}
+		}
+		status := "serving " + describe(sockets)
+		told(c.Log, notifier.Ready(status))
+		c.Log.Info("started: "+status, "pid", os.Getpid())
+	})
+	if err = errors.Join(unready, err); err != nil {
+		return WithExitCode(ExitSystem, err)
+	}
+	c.Log.Info("stopped")
+	return nil
+}
+
+// told logs that the service manager could not be told something, which is no reason not to serve.
+func told(log *slog.Logger, err error) {
+	if err != nil {
+		log.Warn("the service manager can't be told how we are", "err", err)
+	}
+}
+
+// newPolicy returns the rules for callers.
+func newPolicy(c Config, host *interfaces) *access.Policy {
+	if c.Insecure {
+		c.Log.Warn("insecure: callers of every host may register and unregister")
+	}
+	return &access.Policy{
+		Insecure:    c.Insecure,
+		SocketOwner: socketOwner,
+		OwnAddress:  host.isOwn,
+		Degraded: func(err error) {
+			c.Log.Warn("the kernel doesn't tell who calls over loopback: taking ports below 1024 for root's, all others for nobody's", "err", err)
+		},
+	}
+}
+
+// socketOwner is sys.SocketOwner in access's words, which knows no sys.
+func socketOwner(netid string, remote, local netip.AddrPort) (uint32, error) {
+	uid, err := sys.SocketOwner(netid, remote, local)
+	if errors.Is(err, sys.ErrNoSocket) {
+		err = fmt.Errorf("%w: %w", access.ErrNoSocket, err)
+	}
+	return uid, err
+}
