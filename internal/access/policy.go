@@ -104,15 +104,20 @@ func ownerOf(uid uint32) string {
 	return strconv.FormatUint(uint64(uid), 10)
 }
 
-// MayAmplify tells whether a datagram's answer may be larger than the call: only for callers of this host, which
-// arrived on the loopback interface with a source address of this host.
+// MayAmplify tells whether a datagram's answer may be larger than the call: only if it goes to this host itself. A
+// neighbour can forge our own address as well, but then nobody beside us gets the answer. The interface is not asked,
+// because the kernel names that of the address, not loopback, for what we send to our own address.
 func (p *Policy) MayAmplify(from portmap.Caller) bool {
 	if from.Transport == portmap.Local {
 		return true
 	}
 	source := from.Remote.Addr().Unmap()
-	if !from.Loopback || !source.IsValid() {
+	if !source.IsValid() {
 		return false
 	}
-	return source.IsLoopback() || source == from.Local.Addr().Unmap() || (p.OwnAddress != nil && p.OwnAddress(source))
+	if source.IsLoopback() || source == from.Local.Addr().Unmap() {
+		return true
+	}
+	// A link-local address of ours may be a neighbour's on another link.
+	return !source.IsLinkLocalUnicast() && p.OwnAddress != nil && p.OwnAddress(source)
 }
