@@ -1,0 +1,7 @@
+//go:build race
+
+package bed
+
+// raceEnabled tells whether this test binary has the race detector, so that
+// the daemon gets it as well.
+const raceEnabled = true
