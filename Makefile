@@ -1,0 +1,53 @@
+# gportmap: make help lists what can be made.
+
+GO        ?= go
+PREFIX    ?= /usr
+DESTDIR   ?=
+VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+FUZZTIME  ?= 5s
+LDFLAGS    = -s -w -X main.version=$(VERSION)
+# What the tests that need root compare with and register at the daemon.
+TEST_PACKAGES = rpcbind libtirpc-dev gcc libc6-dev pkg-config iproute2 procps nfs-ganesha nfs-ganesha-vfs nfs-common \
+	ypserv ypbind-mt yp-tools make
+
+.PHONY: help build run test test-packages unit fuzz bench lint install clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## bin/gportmap, a static binary
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+run: build ## start an instance without privileges, register and look up services with it, stop it
+	@sh docs/demo.sh bin/gportmap
+
+test: test-packages lint unit fuzz ## everything that CI runs; as root on Debian it installs what it compares with
+
+unit: ## the tests, with the race detector; those that need root or a package say so when they are skipped
+	$(GO) test -race -count=1 -timeout 20m ./...
+
+# The packages' services are not started: the tests start what they need in namespaces of their own.
+test-packages:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then sh .ci/packages $(TEST_PACKAGES); \
+	else echo "not root on Debian: tests that need these packages are skipped where they are missing: $(TEST_PACKAGES)"; fi
+
+fuzz: ## each fuzz target for FUZZTIME (5s)
+	@set -e; for pkg in $$($(GO) list ./...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || :); do \
+	    echo "fuzz $$pkg $$f $(FUZZTIME)"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$pkg; \
+	  done; done
+
+bench: ## microbenchmarks in the form that benchstat reads; as root, the ratios against rpcbind
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+	$(GO) test -run '^TestRatio$$' -bed.ratio -count=1 -v ./internal/bed | grep -v '^ *|\|^=== \|^ *ratio_test.go.*namespaces'
+
+lint: ## gofmt and go vet
+	@bad=$$(gofmt -l .); [ -z "$$bad" ] || { echo "not gofmt-ed: $$bad"; exit 1; }
+	$(GO) vet ./...
+	$(GO) mod verify
+
+install: build ## into DESTDIR and PREFIX (/usr)
+	install -D -m 755 bin/gportmap $(DESTDIR)$(PREFIX)/sbin/gportmap
+
+clean: ## remove what was built
+	rm -rf bin run
