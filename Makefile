@@ -24,7 +24,7 @@ run: build ## start an instance without privileges, register and look up service
 test: test-packages lint unit fuzz ## everything that CI runs; as root on Debian it installs what it compares with
 
 unit: ## the tests, with the race detector; those that need root or a package say so when they are skipped
-	$(GO) test -race -count=1 -timeout 20m ./...
+	@GO=$(GO) sh .ci/unit -race -count=1 -timeout 20m
 
 # The packages' services are not started: the tests start what they need in namespaces of their own.
 test-packages:
