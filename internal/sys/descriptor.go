@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Bounds on a search. A host may have millions of descriptors, of which some 500,000 are read in a second.
+// Bounds on a search. A host may have millions of descriptors, of which some 200,000 are read in a second.
 const (
-	maxDescriptors  = 2_000_000
+	maxDescriptors  = 500_000
 	moreDescriptors = 20_000 // that are still read when every socket is found, for further processes that have it
 )
 
@@ -23,7 +23,7 @@ type SocketSearch struct {
 	Processes map[uint32][]Process
 	// Denied says that there are processes whose descriptors only a more privileged user may see.
 	Denied bool
-	// Cut says that the search was given up with sockets missing, after two million descriptors.
+	// Cut says that the search was given up with sockets missing, after half a million descriptors.
 	Cut bool
 }
 

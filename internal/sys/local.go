@@ -96,35 +96,49 @@ func bindLocal(path string) (fd int, err error) {
 
 // clearStale removes a socket file at path that nobody serves.
 func clearStale(path string) error {
+	if stale, err := StaleSocket(path); err != nil || !stale {
+		return err
+	}
+	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// StaleSocket tells whether path is a socket file that nobody serves (connect says ECONNREFUSED); false without an error
+// if there is no file. For one that is served errors.Is(err, syscall.EADDRINUSE) holds, for what is not a socket
+// errors.Is(err, syscall.EEXIST).
+func StaleSocket(path string) (bool, error) {
 	info, err := os.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil
+		return false, nil
 	case err != nil:
-		return err
+		return false, err
 	case info.Mode().Type() != fs.ModeSocket:
-		return fmt.Errorf("the path is taken by something that is not a socket (%v); remove it or choose another path: %w",
+		return false, fmt.Errorf("the path is taken by something that is not a socket (%v); remove it or choose another path: %w",
 			info.Mode(), unix.EEXIST)
 	}
+	inUse := fmt.Errorf("already served by another process, stop it first: %w", unix.EADDRINUSE)
 	// To connect is the last resort, because that starts the service for which systemd listens here.
 	holders, err := LocalSockets(path)
 	if err == nil && slices.ContainsFunc(holders, func(s BoundSocket) bool { return s.Serving }) {
-		return fmt.Errorf("already served by another process, stop it first: %w", unix.EADDRINUSE)
+		return false, inUse
 	}
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return os.NewSyscallError("socket", err)
+		return false, os.NewSyscallError("socket", err)
 	}
 	defer unix.Close(fd)
 	switch err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err {
 	case unix.ECONNREFUSED:
-		return os.Remove(path)
+		return true, nil
 	case unix.ENOENT: // it went away by itself
-		return nil
+		return false, nil
 	case nil, unix.EAGAIN, unix.EPROTOTYPE: // served; its queue is full; served by another type of socket
-		return fmt.Errorf("already served by another process, stop it first: %w", unix.EADDRINUSE)
+		return false, inUse
 	default:
-		return fmt.Errorf("cannot tell whether the socket is in use: %w", os.NewSyscallError("connect", err))
+		return false, fmt.Errorf("cannot tell whether the socket is in use: %w", os.NewSyscallError("connect", err))
 	}
 }
 
