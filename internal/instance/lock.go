@@ -1,4 +1,5 @@
-// Package instance sees to it that one portmapper runs at a time.
+// Package instance sees to it that one portmapper runs at a time, tells whether one does, clears what a killed one left
+// behind, and names who is in the way.
 //
 // The truth is a lock that the kernel holds for a living process (flock(2)) on the file that rpcbind locks as well, so
 // that rpcbind and gportmap exclude each other. The file itself means nothing: a stale one hinders nobody.
@@ -11,6 +12,8 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"github.com/gportmap/gportmap/internal/sys"
 )
 
 // DefaultPath is the lock file of a system's portmapper, rpcbind's own.
@@ -51,8 +54,8 @@ type Lock struct {
 // instance began or ended, so a second attempt is rare already.
 const maxReplacements = 100
 
-// Acquire takes the lock on the file at path, which it creates if need be. It waits for those alone who have it for a
-// moment, to look or to clear stale files, so for a quarter of a second at most. The path's last element may not be a
+// Acquire takes the lock on the file at path, which it creates if need be. It waits only for those who may have it for a
+// moment, to look or to clear stale files, and for a quarter of a second at most. The path's last element may not be a
 // symbolic link. Errors: a [*RunningError] if another process has it; a [*fs.PathError] if the file can't be opened or
 // isn't a regular one.
 func Acquire(path string) (*Lock, error) {
@@ -61,7 +64,7 @@ func Acquire(path string) (*Lock, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := flock(f, syscall.LOCK_EX); err != nil {
+		if err := flock(path, f, syscall.LOCK_EX); err != nil {
 			defer f.Close()
 			if errors.Is(err, syscall.EWOULDBLOCK) {
 				return nil, holder(path, f)
@@ -108,26 +111,38 @@ func open(path string, create int) (*os.File, error) {
 	return f, nil
 }
 
-// Those who look (see [State]) or clear have the lock for a moment. A daemon has it for as long as it lives, and so no
-// daemon starts any later for the wait, it only fails later.
+// Those who look (see [State]) or clear have the lock for a moment, soon after they began. It is waited for if that may be
+// so: a daemon doesn't start any later for it, it only fails later.
 const (
 	momentaryWait = 250 * time.Millisecond
+	momentaryAge  = time.Second      // who is older has it to keep
 	firstPause    = time.Millisecond // doubled each time
 )
 
 // flock takes the lock in the given way, LOCK_EX or LOCK_SH; EWOULDBLOCK says that another process keeps it.
-func flock(f *os.File, how int) error {
+func flock(path string, f *os.File, how int) error {
 	deadline := time.Now().Add(momentaryWait)
 	for pause := firstPause; ; pause *= 2 {
 		err := syscall.Flock(int(f.Fd()), how|syscall.LOCK_NB)
 		switch {
 		case errors.Is(err, syscall.EINTR):
+			continue
 		case !errors.Is(err, syscall.EWOULDBLOCK) || time.Now().After(deadline):
 			return err
-		default:
-			time.Sleep(min(pause, momentaryWait/10))
+		case pause == firstPause && keeps(holder(path, f)):
+			return err
 		}
+		time.Sleep(min(pause, momentaryWait/10))
 	}
+}
+
+// keeps tells whether a holder has the lock for long, by its age.
+func keeps(e *RunningError) bool {
+	if e.PID == 0 {
+		return false
+	}
+	p, err := sys.LookupProcess(e.PID)
+	return err == nil && time.Since(p.Started) > momentaryAge
 }
 
 // same tells whether path still names the open file f.
