@@ -31,6 +31,10 @@ type Config struct {
 	Now func() uint32
 	// Relay sends remote calls. Nil refuses them, as rpcbind does without -r.
 	Relay Relay
+	// Dead tells whether the server of a registration is certainly gone; nil says that it never is. It is asked only
+	// when a SET is refused because another address is registered, by somebody who may unregister that. See PROTOCOL
+	// section 8 no. 8.
+	Dead func(e *registry.Entry) bool
 	// Observe, if not nil, sees every message that got as far as this package, with its reply, which is empty for
 	// silence. Both are valid only during the call.
 	Observe func(from Caller, call, reply []byte)
@@ -42,6 +46,7 @@ type Portmapper struct {
 	policy     Policy
 	now        func() uint32
 	relay      Relay
+	dead       func(e *registry.Entry) bool
 	observe    func(from Caller, call, reply []byte)
 	stats      statistics
 	interfaces atomic.Pointer[Interfaces]
@@ -49,7 +54,7 @@ type Portmapper struct {
 
 // New returns a Portmapper that knows no interfaces yet: see [Portmapper.SetInterfaces].
 func New(c Config) *Portmapper {
-	p := &Portmapper{table: c.Table, policy: c.Policy, now: c.Now, relay: c.Relay, observe: c.Observe}
+	p := &Portmapper{table: c.Table, policy: c.Policy, now: c.Now, relay: c.Relay, dead: c.Dead, observe: c.Observe}
 	p.interfaces.Store(NewInterfaces(nil))
 	return p
 }

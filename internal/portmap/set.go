@@ -1,8 +1,10 @@
 package portmap
 
 import (
+	"errors"
 	"net/netip"
 
+	"github.com/gportmap/gportmap/internal/registry"
 	"github.com/gportmap/gportmap/pkg/oncrpc"
 	"github.com/gportmap/gportmap/pkg/rpcbind"
 	"github.com/gportmap/gportmap/pkg/xdr"
@@ -42,11 +44,33 @@ func (p *Portmapper) pmapSet(dst []byte, r *request) []byte {
 
 func (p *Portmapper) register(dst []byte, r *request, b rpcbind.RPCB) []byte {
 	b.Owner = p.policy.Owner(r.from)
-	done := p.table.Set(b) == nil
-	if done {
+	err := p.table.Set(b)
+	if errors.Is(err, registry.ErrTaken) {
+		err = p.replaceDead(b)
+	}
+	if err == nil {
 		p.stats.block(r.Version).sets.Add(1)
 	}
-	return xdr.AppendBool(appendSuccess(dst, r), done)
+	return xdr.AppendBool(appendSuccess(dst, r), err == nil)
+}
+
+// replaceDead registers b in the place of a registration with another address whose server is gone, as a server that was
+// killed leaves it behind. Whether it is gone is asked last: that costs a call to the kernel.
+func (p *Portmapper) replaceDead(b rpcbind.RPCB) error {
+	old := p.table.Lookup(b.Program, b.Version, b.Netid)
+	switch {
+	case p.dead == nil:
+		return registry.ErrTaken
+	case old == nil || old.Version != b.Version || old.Addr == b.Addr:
+		return p.table.Set(b) // unregistered meanwhile, or registered again
+	}
+	if err := old.RemovableBy(b.Owner); err != nil {
+		return err
+	}
+	if !p.dead(old) {
+		return registry.ErrTaken
+	}
+	return p.table.Replace(old, b)
 }
 
 // unset is UNSET of versions 3 and 4: it ignores the address; an empty netid stands for every one.

@@ -1,6 +1,10 @@
 package registry
 
-import "github.com/gportmap/gportmap/pkg/rpcbind"
+import (
+	"sync/atomic"
+
+	"github.com/gportmap/gportmap/pkg/rpcbind"
+)
 
 // The two lists are kept encoded. A new registration is appended to them; a removal throws them away, and who
 // asks next encodes them anew. Appending in place is safe: a reader's slice ends before the new element, and only
@@ -8,49 +12,39 @@ import "github.com/gportmap/gportmap/pkg/rpcbind"
 
 // RPCBs returns the table as versions 3 and 4 dump it: the encoded elements of an rpcblist in the order of their
 // arrival, without the word 0 that ends the list. The octets must not be changed.
-func (t *Table) RPCBs() []byte {
-	if b := t.rpcbs.Load(); b != nil {
-		return *b
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if b := t.rpcbs.Load(); b != nil {
-		return *b
-	}
-	var list []byte
-	for _, e := range t.order {
-		if e != nil {
-			list = rpcbind.AppendRPCBElement(list, e.RPCB)
-		}
-	}
-	t.rpcbs.Store(&list)
-	return list
-}
+func (t *Table) RPCBs() []byte { return t.dump(&t.rpcbs, appendRPCB) }
 
 // Mappings returns the table as version 2 dumps it: the encoded elements of a pmaplist, which has the
 // registrations on tcp and udp, without the word 0 that ends the list. The octets must not be changed.
-func (t *Table) Mappings() []byte {
-	if b := t.mappings.Load(); b != nil {
+func (t *Table) Mappings() []byte { return t.dump(&t.mappings, appendMapping) }
+
+func (t *Table) dump(cache *atomic.Pointer[[]byte], add func([]byte, *Entry) []byte) []byte {
+	if b := cache.Load(); b != nil {
 		return *b
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if b := t.mappings.Load(); b != nil {
+	return t.encode(cache, add)
+}
+
+// encode is dump with the lock held.
+func (t *Table) encode(cache *atomic.Pointer[[]byte], add func([]byte, *Entry) []byte) []byte {
+	if b := cache.Load(); b != nil {
 		return *b
 	}
 	var list []byte
 	for _, e := range t.order {
 		if e != nil {
-			list = appendMapping(list, e)
+			list = add(list, e)
 		}
 	}
-	t.mappings.Store(&list)
+	cache.Store(&list)
 	return list
 }
 
 func (t *Table) appendDumps(e *Entry) {
 	if b := t.rpcbs.Load(); b != nil {
-		list := rpcbind.AppendRPCBElement(*b, e.RPCB)
+		list := appendRPCB(*b, e)
 		t.rpcbs.Store(&list)
 	}
 	if b := t.mappings.Load(); b != nil {
@@ -63,6 +57,8 @@ func (t *Table) forgetDumps() {
 	t.rpcbs.Store(nil)
 	t.mappings.Store(nil)
 }
+
+func appendRPCB(dst []byte, e *Entry) []byte { return rpcbind.AppendRPCBElement(dst, e.RPCB) }
 
 func appendMapping(dst []byte, e *Entry) []byte {
 	prot, ok := e.Netid.Prot()

@@ -47,6 +47,8 @@ type Table struct {
 
 	rpcbs    atomic.Pointer[[]byte] // elements of the rpcblist; nil if it has to be encoded anew
 	mappings atomic.Pointer[[]byte] // elements of the pmaplist; the same
+
+	journal Journal // keeps every change; nil if nothing does
 }
 
 // New returns an empty table.
@@ -102,16 +104,73 @@ func (t *Table) SetOwn(b rpcbind.RPCB) error {
 func (t *Table) add(e *Entry) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if old := t.Lookup(e.Program, e.Version, e.Netid); old != nil && old.Version == e.Version {
+	if old := t.exact(e); old != nil {
 		if old.Addr != e.Addr {
 			return ErrTaken
 		}
 		return nil
 	}
+	t.keep(e)
+	return nil
+}
+
+// keep puts e behind all others, and into the journal before anybody sees it. The lock is held.
+func (t *Table) keep(e *Entry) {
+	kept := t.appendJournal(e)
 	e.slot = len(t.order)
 	t.order = append(t.order, e)
 	t.index.Store(t.index.Load().with(e))
 	t.appendDumps(e)
+	if !kept {
+		t.rewriteJournal()
+	}
+}
+
+// Replace registers b in the place of old, which stood in the way of [Table.Set] and whose server is gone; b then comes
+// behind all others. Without an error it is registered. Only the owner of old and "superuser" may: the errors are
+// [ErrNotOwner], [ErrOwnEntry], those of [Validate], and [ErrTaken] if meanwhile yet another address took old's place.
+func (t *Table) Replace(old *Entry, b rpcbind.RPCB) error {
+	ip, err := Validate(b)
+	if err != nil {
+		return err
+	}
+	e := &Entry{RPCB: b, IP: ip}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch now := t.exact(e); {
+	case now == nil: // unregistered meanwhile
+		t.keep(e)
+		return nil
+	case now.Addr == e.Addr:
+		return nil
+	case now != old:
+		return ErrTaken
+	}
+	if err := old.RemovableBy(b.Owner); err != nil {
+		return err
+	}
+	t.remove(e.Program, func(x *Entry) bool { return x == old }, e)
+	t.rewriteJournal()
+	return nil
+}
+
+// exact returns the entry of the program, version and netid of e, or nil.
+func (t *Table) exact(e *Entry) *Entry {
+	if found := t.Lookup(e.Program, e.Version, e.Netid); found != nil && found.Version == e.Version {
+		return found
+	}
+	return nil
+}
+
+// RemovableBy returns nil if an owner may remove e: "superuser" every one but the portmapper's own, others only theirs.
+// The errors are [ErrNotOwner] and [ErrOwnEntry].
+func (e *Entry) RemovableBy(owner string) error {
+	switch {
+	case e.Own:
+		return ErrOwnEntry
+	case owner != rpcbind.OwnerSuperuser && owner != e.Owner:
+		return ErrNotOwner
+	}
 	return nil
 }
 
@@ -122,23 +181,27 @@ func (t *Table) Unset(prog, vers uint32, covers func(rpcbind.Netid) bool, owner 
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	gone := func(e *Entry) bool { return e.Version == vers && covers(e.Netid) }
-	entries := t.Program(prog)
-	for _, e := range entries {
-		switch {
-		case !gone(e):
-		case e.Own:
-			return 0, ErrOwnEntry
-		case owner != rpcbind.OwnerSuperuser && owner != e.Owner:
-			return 0, ErrNotOwner
-		default:
-			removed++
+	for _, e := range t.Program(prog) {
+		if !gone(e) {
+			continue
 		}
+		if err := e.RemovableBy(owner); err != nil {
+			return 0, err
+		}
+		removed++
 	}
-	if removed == 0 {
-		return 0, nil
+	if removed > 0 {
+		t.remove(prog, gone, nil)
+		t.rewriteJournal()
 	}
-	kept := make([]*Entry, 0, len(entries)-removed)
-	for _, e := range entries {
+	return removed, nil
+}
+
+// remove takes the entries of a program for which gone is true out of the table and, unless next is nil, puts that one of
+// the same program behind all others, in one step for those who look up. The lock is held.
+func (t *Table) remove(prog uint32, gone func(*Entry) bool, next *Entry) {
+	var kept []*Entry
+	for _, e := range t.Program(prog) {
 		if gone(e) {
 			t.order[e.slot] = nil
 			t.holes++
@@ -146,10 +209,14 @@ func (t *Table) Unset(prog, vers uint32, covers func(rpcbind.Netid) bool, owner 
 			kept = append(kept, e)
 		}
 	}
+	if next != nil {
+		next.slot = len(t.order)
+		t.order = append(t.order, next)
+		kept = append(kept, next)
+	}
 	t.index.Load().replace(prog, kept)
 	t.closeHoles()
 	t.forgetDumps()
-	return removed, nil
 }
 
 // closeHoles moves the entries together when more than half of their places are empty, so that the order takes
