@@ -67,12 +67,15 @@ func (l *acceptLoop) run(started func()) error {
 	}
 }
 
-// drain takes the connections that were made before Serve ended; what they have sent is answered.
+// drain takes the connections that were made before Serve ended; what they have sent is answered. It has drainWait for
+// all of them: under a stream of new ones there is no other end, and each that is taken is one that the next daemon can't
+// serve.
 func (l *acceptLoop) drain() {
-	for end := time.Now().Add(grace); time.Now().Before(end); {
-		if l.listener.SetDeadline(time.Now().Add(drainWait)) != nil {
-			return
-		}
+	end := time.Now().Add(drainWait)
+	if l.listener.SetDeadline(end) != nil {
+		return
+	}
+	for time.Now().Before(end) {
 		conn, err := l.listener.Accept()
 		if err != nil {
 			return
