@@ -1,0 +1,199 @@
+package instance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/gportmap/gportmap/internal/sys"
+)
+
+// How long the end of a portmapper may take: after SIGTERM, and by systemd, which by default sends SIGKILL after 90 s.
+const (
+	endPatience  = 10 * time.Second
+	unitPatience = 100 * time.Second
+)
+
+// ErrStillRunning says that the portmapper has not ended although it was told to.
+var ErrStillRunning = errors.New("it has not ended")
+
+// Units are the units of systemd's that are stopped in place of the process, sockets first; none if there are none.
+func (p *Predecessor) Units() []string {
+	units := slices.Clone(p.sockets)
+	if p.service != "" {
+		units = append(units, p.service)
+	}
+	return units
+}
+
+// findUnits finds out what systemd has to stop: the unit whose process it is, because systemd would start it again, and
+// the units of sockets, which systemd holds itself. A process that somebody started by hand is also in some unit, such as
+// that of the ssh server: only the unit's main process stands for the unit.
+func (p *Predecessor) findUnits(ctx context.Context) error {
+	p.sockets = p.SocketUnits
+	unit := p.Origin.Unit
+	own := parseOrigin(readOwnCgroups()).Unit
+	if p.Origin.User == "" && strings.HasSuffix(unit, ".service") && unit != own {
+		properties, err := unitProperties(ctx, unit)
+		switch {
+		case err != nil && !p.Systemd && !isPortmapperName(strings.TrimSuffix(unit, ".service")):
+			return nil // not systemd's, then
+		case err != nil:
+			return fmt.Errorf("%s is of unit %s, which can't be asked about: %w", p.Name(), unit, err)
+		}
+		main := properties["MainPID"]
+		// The units that systemd makes of init scripts have no main process.
+		if main == strconv.Itoa(p.Process.PID) || main == "0" && isPortmapperName(strings.TrimSuffix(unit, ".service")) {
+			p.service = unit
+			for _, socket := range strings.Fields(properties["TriggeredBy"]) {
+				if strings.HasSuffix(socket, ".socket") && !slices.Contains(p.sockets, socket) {
+					p.sockets = append(slices.Clone(p.sockets), socket)
+				}
+			}
+		}
+	}
+	var active []string
+	for _, socket := range p.sockets {
+		properties, err := unitProperties(ctx, socket)
+		if err != nil {
+			return fmt.Errorf("systemd may hold the sockets of %s for %s, which can't be asked about: %w", p.Name(), socket, err)
+		}
+		if properties["ActiveState"] == "active" {
+			active = append(active, socket)
+		}
+	}
+	p.sockets = active
+	if p.Systemd && len(p.sockets) == 0 {
+		return fmt.Errorf("systemd holds the sockets of %s for a unit that can't be told: look with systemctl list-sockets and stop it", p.Name())
+	}
+	return nil
+}
+
+// unitProperties asks systemd about a unit.
+func unitProperties(ctx context.Context, unit string) (map[string]string, error) {
+	out, err := systemctl(ctx, "show", "--property=MainPID", "--property=TriggeredBy", "--property=ActiveState",
+		"--property=LoadState", "--", unit)
+	if err != nil {
+		return nil, err
+	}
+	properties := make(map[string]string)
+	for line := range strings.Lines(out) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		properties[name] = value
+	}
+	return properties, nil
+}
+
+// systemctl runs it and returns its output. The error has what it said.
+func systemctl(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, "systemctl", append([]string{"--no-pager", "--no-ask-password"}, args...)...)
+	cmd.WaitDelay = time.Second
+	out, err := cmd.Output()
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit) && len(exit.Stderr) > 0:
+		err = fmt.Errorf("systemctl %s: %w: %s", args[0], err, printable(strings.Join(strings.Fields(string(exit.Stderr)), " ")))
+	case err != nil:
+		err = fmt.Errorf("systemctl %s: %w", args[0], err)
+	}
+	return string(out), err
+}
+
+// stopUnits stops units and nothing else: what requires them, as NFS's services do, would be stopped as well, although it
+// is served on.
+func stopUnits(ctx context.Context, units ...string) error {
+	_, err := systemctl(ctx, append([]string{"stop", "--job-mode=ignore-dependencies", "--"}, units...)...)
+	return err
+}
+
+// ReleaseUnits lets systemd give up its hold on the sockets, which the portmapper still serves then. Without such units it
+// does nothing.
+func (p *Predecessor) ReleaseUnits(ctx context.Context) error {
+	if len(p.sockets) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, unitPatience)
+	defer cancel()
+	p.released = true // also if it fails: part of it may be done
+	return stopUnits(ctx, p.sockets...)
+}
+
+// CopySockets copies the sockets of the portmapper, so that no call is refused from its end until they are served, if it
+// alone has them. Otherwise, and where the kernel doesn't let us, the error says why, and there is nothing to do but to bind
+// new ones.
+func (p *Predecessor) CopySockets() ([]*sys.CopiedSocket, error) {
+	holders, err := Holders(p.endpoints...)
+	if err != nil {
+		return nil, err
+	}
+	for _, h := range holders {
+		if h.Process.PID == p.Process.PID && h.More == 0 && !h.Systemd {
+			return p.handle.CopySockets(h.Sockets)
+		}
+	}
+	return nil, errors.New("the portmapper isn't the only one that has its sockets")
+}
+
+// Stop ends the portmapper, by systemd if it is a unit, else by SIGTERM, and returns when it has ended. It never sends
+// SIGKILL; systemd may, for a unit that takes too long. For one that stays errors.Is(err, [ErrStillRunning]) holds.
+func (p *Predecessor) Stop(ctx context.Context) error {
+	p.ordered = true
+	if p.service != "" {
+		return p.stopService(ctx)
+	}
+	if err := p.handle.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("stop %s: %w", p.Name(), err)
+	}
+	limit, cancel := context.WithTimeout(ctx, endPatience)
+	defer cancel()
+	if err := p.handle.Wait(limit); err != nil {
+		if ctx.Err() == nil {
+			err = fmt.Errorf("%w within %v of SIGTERM; see what it waits for, or kill -9 %d", ErrStillRunning, endPatience, p.Process.PID)
+		}
+		return fmt.Errorf("stop %s: %w", p.Name(), err)
+	}
+	return nil
+}
+
+// stopService waits for the end of the process, not for that of systemctl, which comes later.
+func (p *Predecessor) stopService(ctx context.Context) error {
+	limit, cancel := context.WithTimeout(ctx, unitPatience)
+	defer cancel()
+	stopped, ended := make(chan error, 1), make(chan error, 1)
+	go func() {
+		// Not to be interrupted: systemd goes on in any case.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unitPatience)
+		defer cancel()
+		stopped <- stopUnits(ctx, p.service)
+	}()
+	go func() { ended <- p.handle.Wait(limit) }()
+	select {
+	case err := <-ended:
+		if err == nil {
+			return nil
+		}
+	case err := <-stopped:
+		if err != nil {
+			cancel()
+			<-ended
+			return fmt.Errorf("stop %s: %w", p.Name(), err)
+		}
+		// That is systemd's word; the kernel's is there at once.
+		if <-ended == nil {
+			return nil
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("stop %s: %w", p.Name(), err)
+	}
+	return fmt.Errorf("stop %s: %w within %v of systemctl stop", p.Name(), ErrStillRunning, unitPatience)
+}
+
+// deletedMark is what the kernel writes behind the path of a program file that was replaced or removed.
+const deletedMark = " (deleted)"
