@@ -17,14 +17,15 @@ type options struct {
 	abort      bool
 	debug      bool
 	foreground bool
-	warmStart  bool // accepted; there is no state on disk to start from yet
+	warmStart  bool // accepted; that is always done
 	help       bool
 	version    bool
 }
 
 // parse reads the daemon's arguments by POSIX's rules: flags may be bundled (-wf), a value may follow its flag directly
-// (-h127.0.0.1), -- ends the flags. The -h of rpcbind takes an address, so there is no short form of --help.
-func parse(args []string) (options, error) {
+// (-h127.0.0.1), -- ends the flags. The -h of rpcbind takes an address, so there is no short form of --help. A command that
+// takes the daemon's flags adds its own by more.
+func parse(args []string, more ...func(*pflag.FlagSet)) (options, error) {
 	var o options
 	var hosts []string
 	var port string
@@ -44,7 +45,11 @@ func parse(args []string) (options, error) {
 	f.StringVar(&port, "port", "", "")
 	f.StringVar(&o.Socket, "socket", "", "")
 	f.StringVar(&o.StateDir, "state-dir", "", "")
+	f.BoolVar(&o.Takeover, "takeover", false, "")
 	f.BoolVar(&o.help, "help", false, "")
+	for _, add := range more {
+		add(f)
+	}
 	if err := f.Parse(args); err != nil {
 		return options{}, fmt.Errorf("%w; see --help", err)
 	}

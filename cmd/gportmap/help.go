@@ -12,6 +12,12 @@ const helpText = `Usage: NAME [flags]                        serve, in the backg
        NAME set PROGRAM VERSION NETID ADDRESS
        NAME unset PROGRAM VERSION [NETID]
        NAME getaddr PROGRAM VERSION NETID
+       NAME takeover [flags]               serve in the background in place of the portmapper that runs; if
+                                           gportmap.service is installed, start that, without flags
+       NAME status [--json] [flags]        tell how the daemon is; remove what a dead one left behind
+       NAME doctor [--fix] [--json] [flags]  check all that a start needs, without starting
+       NAME stop [flags]                   end the daemon, and return when it has ended
+       NAME reload [flags]                 send it SIGHUP
 
 NAME maps RPC program numbers to addresses (RFC 1833), in place of rpcbind and portmap.
 
@@ -25,9 +31,12 @@ Flags, those of rpcbind with long names:
   -l, --log-calls        log every call
   -r, --remote-calls     make calls for others (CALLIT, BCAST, INDIRECT), as NIS broadcasts need
   -s, --drop-privileges  become user _rpc, rpc or daemon, the first there is, once every socket is bound;
-                         the lock file and the local socket then stay behind, which hinders nobody
+                         the lock file, the pid file and the local socket then stay behind, which hinders
+                         nobody; the stop command removes them. There is no subsys lock then
+      --takeover         stop the portmapper that runs (rpcbind, portmap, gportmap) and take its place with
+                         all registrations; if that fails put it back. If none runs, start as always
   -v, --version          print the version
-  -w, --warm-start       accepted; this version keeps registrations in memory only
+  -w, --warm-start       accepted: registrations are always kept on disk and restored at the start
       --help             print this
 
 Flags for an instance beside the system's:
@@ -40,10 +49,24 @@ Flags for an instance beside the system's:
 Without -f or -d, NAME returns when every socket is served, and logs to syslog from then on. It stays in
 the foreground if systemd handed it sockets.
 
-Flags of the commands:
+The commands status, doctor, stop and reload take the flags above as well, and are about the instance that a
+daemon with the same flags would be.
+  --json  print JSON
+  --fix   remove stale files: those that speak of a portmapper although none holds the instance lock
+
+Flags of the other commands:
       --socket PATH      ask the portmapper behind this local socket (default /run/rpcbind.sock)
       --host HOST[:PORT] ask another host's portmapper, over TCP; for getaddr over the transport NETID
 Addresses are universal addresses: 192.0.2.1.8.1 is port 8*256+1 of 192.0.2.1.
+
+Exit codes of status, those of the Linux Standard Base:
+   0  running
+   1  dead, and its pid file stays because this user may not remove it
+   2  dead, and its lock file stays for the same reason
+   3  stopped, also if stale files were found and removed, and if another portmapper is serving
+   4  unknown: only root can tell, or it runs and gives no answer
+Exit codes of doctor: 0 nothing is wrong, 1 there are findings.
+Stop and reload touch no other portmapper: to stop what doesn't run succeeds, to reload it fails with 7.
 
 Exit codes:
    0  ended by SIGTERM, SIGINT or SIGQUIT; serving in the background; the command succeeded
@@ -53,6 +76,7 @@ Exit codes:
   69  a port or local socket is in use; a command got no answer
   70  the process in the background died before it served
   71  the operating system refused something
+  72  the state directory isn't safe: a symbolic link, somebody else's, or writable for others
   73  the instance lock, the state directory or the local socket can't be made
   75  another portmapper is already running
   77  a privilege is missing

@@ -34,7 +34,9 @@ func TestCommands(t *testing.T) {
 		{"list", 0, a.socket(), ""},
 		{"set 300000 1 tcp 0.0.0.0.8.1", 0, "", ""},
 		{"set 300000 1 tcp 0.0.0.0.8.1", 0, "", ""},
-		{"set 300000 1 tcp 0.0.0.0.8.2", 1, "", "refused"},
+		// Not an address of this host: whether somebody serves it can't be told, and so it isn't replaced.
+		{"set 300002 1 tcp 192.0.2.1.8.1", 0, "", ""},
+		{"set 300002 1 tcp 192.0.2.1.8.2", 1, "", "refused"},
 		{"set 300001 1 tcp nonsense", 1, "", "refused"},
 		{"set 0x493e1 1 udp 0.0.0.0.8.3", 0, "", ""},
 		{"list", 0, "300000   1     tcp    2049   0.0.0.0.8.1", ""},

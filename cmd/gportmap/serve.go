@@ -17,7 +17,7 @@ import (
 func serve(name string, o options, stderr io.Writer) int {
 	background := daemon.EnterBackground()
 	if !background && !o.foreground && !daemon.ActivationPending() {
-		code, err := daemon.StartInBackground()
+		code, err := daemon.StartInBackground(daemonArgs())
 		if err != nil {
 			fail(stderr, name, err)
 		}
@@ -30,6 +30,7 @@ func serve(name string, o options, stderr io.Writer) int {
 	if background {
 		sink = logging.Syslog(name)
 		o.Ready = daemon.Detach
+		o.TakenOver = tellTakeover(name, stderr)
 	}
 	if o.debug {
 		level = slog.LevelDebug

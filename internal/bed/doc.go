@@ -53,7 +53,12 @@
 // subject in the foreground, waits until it answers a NULL call on
 // /run/rpcbind.sock and kills it at the end of the test. gportmap is built once
 // per test process by Main, from cmd/gportmap, with the race detector when the
-// test binary has it.
+// test binary has it. Registrations outlive a daemon: the next one in the same
+// namespaces has them again unless NS.ForgetRegistrations removed them.
+//
+// gportmap asks the kernel whether the server of a registration that stands in
+// the way is still there. A test in which registrations are no more than calls
+// holds the servers' ports by NS.Hold.
 //
 // # Calls
 //

@@ -14,7 +14,7 @@ import (
 func TestOracleRandom(t *testing.T) {
 	t.Parallel()
 	t.Logf("-bed.seed=%d -bed.steps=%d", *seedFlag, *stepsFlag)
-	g := &generator{random: rand.New(rand.NewPCG(*seedFlag, 0)), script: &script{opts: bed.Options{Remote: true}}}
+	g := &generator{random: rand.New(rand.NewPCG(*seedFlag, 0)), script: &script{opts: bed.Options{Remote: true}, alive: true}}
 	for range *stepsFlag {
 		g.step()
 	}
@@ -35,7 +35,8 @@ func countersOfStat(o outcome) outcome {
 
 // generator makes calls that rpcbind and gportmap answer alike. What it keeps
 // away from, by row of section 8: programs belong to one owner each, who is known
-// to both by the same name (3, 4, 6); addresses are valid and wildcards (5, 9);
+// to both by the same name (3, 4, 6); addresses are valid and wildcards (5, 9),
+// and their servers are alive (8);
 // hints are absent or ours; netids are in small letters and known (19, 22);
 // remote callers ask for nothing large over UDP (11).
 type generator struct {

@@ -198,7 +198,7 @@ func (v visitor) mergedAddr(registered, hint string) string {
 // TestOracleStatistics calls a little of everything and reads the counters.
 func TestOracleStatistics(t *testing.T) {
 	t.Parallel()
-	s := &script{}
+	s := &script{alive: true}
 	stat := func() { s.add("GETSTAT", bed.TCP, root, message(4, rpcbind.ProcGetStat, nil)) }
 	stat()
 	for version := uint32(2); version <= 4; version++ {

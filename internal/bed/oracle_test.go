@@ -79,7 +79,7 @@ func (s *script) registerKnown() {
 // procedure over every transport from every kind of caller.
 func TestOracleScripted(t *testing.T) {
 	t.Parallel()
-	s := &script{opts: bed.Options{Remote: true}}
+	s := &script{opts: bed.Options{Remote: true}, alive: true}
 	s.registerKnown()
 	for i, v := range visitors() {
 		s.everyProcedure(v, uint32(0x20000000+i<<4))

@@ -90,6 +90,7 @@ func median(m []measured) measured {
 const ratioTime = 700 * time.Millisecond
 
 func (l load) measure(t *testing.T, ns *bed.NS, s bed.Subject) measured {
+	ns.ForgetRegistrations(t) // the daemon before this one had others
 	d := ns.Start(t, s)
 	defer d.Stop()
 	registerPrograms(t, l.programs)

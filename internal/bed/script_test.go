@@ -5,12 +5,14 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 	"testing"
 	"time"
 
 	"github.com/gportmap/gportmap/internal/bed"
 	"github.com/gportmap/gportmap/pkg/oncrpc"
 	"github.com/gportmap/gportmap/pkg/rpcbind"
+	"github.com/gportmap/gportmap/pkg/xdr"
 )
 
 // outcome is what came of a call: a reply, or silence, or a closed connection.
@@ -89,6 +91,9 @@ func rule(row int) string {
 type script struct {
 	opts bed.Options
 	args []string // further arguments of the subject
+	// alive has a server at every IP address that a SET registers. Where it isn't set there is none, and a SET of
+	// another address is a matter of row 8.
+	alive bool
 	// prepare changes the host before the subject starts.
 	prepare func(t *testing.T, ns *bed.NS)
 	steps   []*step
@@ -167,6 +172,9 @@ func (s *script) run(t *testing.T, subject bed.Subject) []outcome {
 		if s.prepare != nil {
 			s.prepare(t, ns)
 		}
+		if s.alive {
+			s.holdServers(t, ns)
+		}
 		ns.Start(t, subject, s.args...)
 		outcomes := make([]outcome, 0, len(s.steps))
 		for _, st := range s.steps {
@@ -181,6 +189,52 @@ func (s *script) run(t *testing.T, subject bed.Subject) []outcome {
 		}
 		return outcomes
 	})
+}
+
+// holdServers binds a socket at each transport and port that a step's SET names.
+func (s *script) holdServers(t *testing.T, ns *bed.NS) {
+	t.Helper()
+	type place struct {
+		network string
+		port    uint16
+	}
+	held := map[place]bool{}
+	for _, st := range s.steps {
+		network, port := serverOf(st.call)
+		if at := (place{network, port}); port != 0 && !held[at] {
+			held[at] = true
+			ns.Hold(t, network, fmt.Sprintf(":%d", port))
+		}
+	}
+}
+
+// serverOf returns where the server that a SET registers must be, port 0 for other calls and other registrations.
+func serverOf(message []byte) (network string, port uint16) {
+	call, err := oncrpc.ParseCall(message)
+	if err != nil || call.Program != rpcbind.Program || call.Procedure != rpcbind.ProcSet {
+		return "", 0
+	}
+	d := xdr.NewDecoder(call.Args)
+	var b rpcbind.RPCB
+	if call.Version == 2 {
+		m := rpcbind.ReadMapping(&d)
+		netid, known := rpcbind.NetidOfProt(m.Prot)
+		if d.Err() != nil || !known || m.Port > 0xffff {
+			return "", 0
+		}
+		b.Netid, b.Addr = netid, rpcbind.UAddr(netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(m.Port)))
+	} else if b = rpcbind.ReadRPCB(&d, uint32(len(call.Args))); d.Err() != nil {
+		return "", 0
+	}
+	addr, valid := rpcbind.ParseUAddr(b.Addr)
+	for netid, network := range map[rpcbind.Netid]string{
+		rpcbind.UDP: "udp4", rpcbind.TCP: "tcp4", rpcbind.UDP6: "udp6", rpcbind.TCP6: "tcp6",
+	} {
+		if valid && b.Netid.Is(netid) {
+			return network, addr.Port()
+		}
+	}
+	return "", 0
 }
 
 // ask makes one call. rpcbind 1.2.6 has no abstract socket: there the oracle is

@@ -91,7 +91,9 @@ type Daemon struct {
 // arguments (rpcbind's flags, which both understand) and returns when it answers
 // on /run/rpcbind.sock. rpcbind always gets -f -w, as Debian runs it, gportmap
 // -f. It is killed at the end of the test, which fails if the subject ended by
-// itself before that; if the test failed its output is logged.
+// itself before that; if the test failed its output is logged. What an earlier
+// daemon of the same namespaces has saved in /run/rpcbind is registered again;
+// see ForgetRegistrations.
 func (ns *NS) Start(t *testing.T, s Subject, args ...string) *Daemon {
 	t.Helper()
 	d := ns.StartBare(t, s, args...)
@@ -218,3 +220,6 @@ func (b *lockedBuffer) String() string {
 	defer b.mu.Unlock()
 	return b.buf.String()
 }
+
+// Exited is closed when the process has ended.
+func (d *Daemon) Exited() <-chan struct{} { return d.exited }

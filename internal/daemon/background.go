@@ -43,14 +43,14 @@ func EnterBackground() bool {
 	return true
 }
 
-// StartInBackground starts this program again in a session of its own, with the same arguments, and returns the exit code
-// for this process: [ExitOK] once the other one serves every socket, else the other's own. The other one shares our
-// standard error until then, so it tells itself why it failed.
+// StartInBackground starts this program again in a session of its own, with these arguments, of which the first is its
+// name, and returns the exit code for this process: [ExitOK] once the other one serves every socket, else the other's own.
+// The other one shares our standard error until then, so it tells itself why it failed.
 //
 // A Go program can't fork: it has threads. What it starts has the name that we have, because scripts look for it by name
 // (pidof rpcbind).
-func StartInBackground() (int, error) {
-	path, err := program(os.Args[0])
+func StartInBackground(args []string) (int, error) {
+	path, err := program(args[0])
 	if err != nil {
 		return ExitSystem, err
 	}
@@ -61,7 +61,7 @@ func StartInBackground() (int, error) {
 	defer ready.Close()
 	cmd := &exec.Cmd{
 		Path:        path,
-		Args:        os.Args,
+		Args:        args,
 		Env:         append(withoutActivation(os.Environ()), fmt.Sprintf("%s=%d", backgroundEnv, readyFD)),
 		Stderr:      os.Stderr,
 		ExtraFiles:  []*os.File{tell},

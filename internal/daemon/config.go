@@ -26,15 +26,21 @@ type Config struct {
 	// StateDir if that is given, else /run/rpcbind.sock.
 	Socket string
 	// StateDir is the directory of everything that an instance of its own has on disk, which is made if its parent
-	// exists. Empty says that this is the system's instance, whose lock is /run/rpcbind.lock.
+	// exists. Empty says that this is the system's instance, whose lock is /run/rpcbind.lock and whose registrations are
+	// kept in /run/rpcbind. It must belong to us, root or rpcbind's user, and nobody else may write in it.
 	StateDir string
 	// Insecure lets callers of every host register.
 	Insecure bool
 	// RemoteCalls serves CALLIT, BCAST and INDIRECT.
 	RemoteCalls bool
-	// DropPrivileges gives root up once every socket is bound. At the end the lock file and the local socket then stay
-	// behind where only root may remove them: the next start takes them over.
+	// DropPrivileges gives root up once every socket is bound. At the end the lock file, the pid file and the local socket
+	// then stay behind where only root may remove them: the next start takes them over, and [Stop] removes them.
 	DropPrivileges bool
+	// Takeover stops the portmapper that runs, if any, and takes its place with everything that is registered there. If
+	// that fails the other one is put back.
+	Takeover bool
+	// TakenOver, if not nil, is called with a sentence that tells how that went, before Ready.
+	TakenOver func(text string)
 	// LogCalls logs every call.
 	LogCalls bool
 	// Log is where the daemon logs; nil discards.

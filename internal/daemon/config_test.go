@@ -126,43 +126,6 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
-func TestRefusalNamesEverySocketAndWhatToDo(t *testing.T) {
-	c := Config{Port: 111, Socket: "/run/rpcbind.sock"}
-	inUse := func(what string) error {
-		return fmt.Errorf("listen on %s: %w", what, os.NewSyscallError("bind", syscall.EADDRINUSE))
-	}
-	denied := func(what string) error {
-		return fmt.Errorf("listen on %s: %w", what, os.NewSyscallError("bind", syscall.EACCES))
-	}
-	for _, tc := range []struct {
-		name    string
-		refused []error
-		code    int
-		want    []string
-		not     string
-	}{
-		{"port", []error{inUse("udp 0.0.0.0:111"), inUse("tcp [::]:111")}, ExitUnavailable,
-			[]string{"udp 0.0.0.0:111", "tcp [::]:111", "address already in use", "ss -lntup 'sport = :111'"}, "ss -lxp"},
-		{"socket", []error{inUse("local socket /run/rpcbind.sock")}, ExitUnavailable, []string{"ss -lxp"}, "ss -lntup"},
-		{"denied", []error{denied("udp 0.0.0.0:111")}, ExitPermission, []string{"permission denied", "CAP_NET_BIND_SERVICE"}, "ss "},
-		{"socket denied", []error{denied("local socket /run/rpcbind.sock")}, ExitPermission, []string{"permission denied"}, "CAP_NET"},
-		{"not a socket", []error{fmt.Errorf("listen on local socket /run/rpcbind.sock: %w", syscall.EEXIST)}, ExitCantCreate, nil, "ss "},
-	} {
-		err := refusal(c, tc.refused)
-		if ExitCode(err) != tc.code {
-			t.Errorf("%s: exit code %d, want %d", tc.name, ExitCode(err), tc.code)
-		}
-		for _, w := range tc.want {
-			if !strings.Contains(err.Error(), w) {
-				t.Errorf("%s: %q lacks %q", tc.name, err, w)
-			}
-		}
-		if strings.Contains(err.Error(), tc.not) || strings.Contains(err.Error(), "\n") {
-			t.Errorf("%s: %q has %q or several lines", tc.name, err, tc.not)
-		}
-	}
-}
-
 func TestWithoutActivation(t *testing.T) {
 	got := withoutActivation([]string{"A=1", "LISTEN_PID=1", "LISTEN_FDS=2", "LISTEN_FDNAMES=x", backgroundEnv + "=3", "LISTEN_PIDS=7"})
 	if strings.Join(got, " ") != "A=1 LISTEN_PIDS=7" {

@@ -14,6 +14,7 @@ const (
 	ExitUnavailable = 69 // a port or local socket is in use
 	ExitInternal    = 70 // the process in the background died before it served
 	ExitSystem      = 71 // the operating system refused something
+	ExitStateDir    = 72 // the state directory isn't ours alone: a symbolic link, another owner, writable for others
 	ExitCantCreate  = 73 // the lock file, the state directory or the local socket can't be made
 	ExitRunning     = 75 // another portmapper is running
 	ExitPermission  = 77 // a privilege is missing

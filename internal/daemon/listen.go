@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/gportmap/gportmap/internal/instance"
 	"github.com/gportmap/gportmap/internal/sys"
 )
 
@@ -93,26 +94,30 @@ func usable(a netip.Addr, ipv6 bool) error {
 // may have another reason.
 func bind(c Config, addrs []netip.Addr) ([]*sys.Socket, error) {
 	var sockets []*sys.Socket
-	var refused []error
-	try := func(s *sys.Socket, err error) {
+	var failed []refused
+	for _, e := range c.endpoints(addrs) {
+		s, err := open(e)
 		if err != nil {
-			refused = append(refused, err)
-			return
+			failed = append(failed, refused{e, err})
+			continue
 		}
 		sockets = append(sockets, s)
 	}
-	for _, a := range addrs {
-		ap := netip.AddrPortFrom(a, c.Port)
-		try(sys.ListenUDP(ap))
-		try(sys.ListenTCP(ap))
-	}
-	try(sys.ListenLocal(c.Socket))
-	try(sys.ListenLocal("@" + c.Socket))
-	if refused == nil {
+	if failed == nil {
 		return sockets, nil
 	}
 	closeAll(sockets)
-	return nil, refusal(c, refused)
+	return nil, refusal(c, failed)
+}
+
+func open(e instance.Endpoint) (*sys.Socket, error) {
+	switch e.Netid {
+	case "udp", "udp6":
+		return sys.ListenUDP(e.Addr)
+	case "tcp", "tcp6":
+		return sys.ListenTCP(e.Addr)
+	}
+	return sys.ListenLocal(e.Path)
 }
 
 func closeAll(sockets []*sys.Socket) {
@@ -120,48 +125,6 @@ func closeAll(sockets []*sys.Socket) {
 		s.Close()
 	}
 }
-
-// refusal makes one error of one line, with the exit code of the first.
-func refusal(c Config, refused []error) error {
-	const local = "listen on local socket"
-	texts := make([]string, len(refused))
-	var portTaken, socketTaken, denied bool
-	for i, err := range refused {
-		texts[i] = err.Error()
-		isLocal := strings.HasPrefix(texts[i], local)
-		inUse := errors.Is(err, syscall.EADDRINUSE)
-		portTaken = portTaken || inUse && !isLocal
-		socketTaken = socketTaken || inUse && isLocal
-		denied = denied || !isLocal && (errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EPERM))
-	}
-	text := strings.Join(texts, "; ")
-	if portTaken {
-		text += fmt.Sprintf(" (by whom: ss -lntup 'sport = :%d')", c.Port)
-	}
-	if socketTaken {
-		text += fmt.Sprintf(" (by whom: ss -lxp 'src = %s or src = @%[1]s')", c.Socket)
-	}
-	if denied && c.Port < 1024 {
-		text += fmt.Sprintf(" (port %d needs root or CAP_NET_BIND_SERVICE; others can run an instance of their own with --port and --state-dir)", c.Port)
-	}
-	code := ExitSystem
-	if strings.HasPrefix(texts[0], local) {
-		code = ExitCantCreate
-	}
-	return byCause(code, &rephrased{text, refused[0]})
-}
-
-// oneLine rephrases an error of several lines.
-func oneLine(err error) error { return &rephrased{strings.ReplaceAll(err.Error(), "\n", "; "), err} }
-
-// rephrased is an error in other words.
-type rephrased struct {
-	text string
-	err  error
-}
-
-func (e *rephrased) Error() string { return e.text }
-func (e *rephrased) Unwrap() error { return e.err }
 
 // describe names sockets as in "udp 0.0.0.0:111, local /run/rpcbind.sock".
 func describe(sockets []*sys.Socket) string {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -21,7 +20,9 @@ import (
 
 // Run serves until ctx ends, and then returns nil. What is taken on the way up is given back in reverse on the way down:
 //
-//	instance lock → sockets, handed over or bound → privileges dropped → table with our own entries → serve → READY=1
+//	another portmapper stopped, for a takeover → instance lock → state directory → stale files removed → sockets, handed
+//	over, inherited or bound → pid file → privileges dropped → table with our own entries and those of the last daemon, or of
+//	the other portmapper → serve → subsys lock → READY=1
 //
 // An error says what was refused, where, and what to do about it, in one line; [ExitCode] has its exit code. Nothing stays
 // half started.
@@ -30,16 +31,35 @@ func Run(ctx context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
+	other, err := takeOver(ctx, c)
+	if err != nil {
+		return err
+	}
+	return other.settle(start(ctx, c, other))
+}
+
+// start is Run in the place of the other portmapper, which has ended, if there was one.
+func start(ctx context.Context, c Config, other *takeover) error {
 	lock, err := acquire(c)
 	if err != nil {
 		return err
 	}
 	defer lock.Release()
-	sockets, err := listen(c)
+	state, err := openState(c)
+	if err != nil {
+		return err
+	}
+	defer state.Close()
+	stale := clearStale(c, lock)
+	sockets, err := other.listen(c)
 	if err != nil {
 		return err
 	}
 	defer closeAll(sockets)
+	m := marks{config: c}
+	m.note("not every stale file could be removed", stale)
+	m.writePID()
+	defer m.remove()
 	if c.DropPrivileges {
 		if err := dropPrivileges(c.Log); err != nil {
 			return err
@@ -49,20 +69,35 @@ func Run(ctx context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
+	defer restore(c.Log, table, state, other)()
+	ready := other.ready(c.Ready)
+	c.Ready = func() error {
+		m.createSubsys()
+		if ready == nil {
+			return nil
+		}
+		return ready()
+	}
 	return serve(ctx, c, sockets, table)
 }
 
-// acquire takes the instance lock, in the state directory of an instance of its own, which it makes if need be.
+// acquire takes the instance lock. That of an instance of its own is in its state directory, which is checked before
+// anything is made there.
 func acquire(c Config) (*instance.Lock, error) {
 	if c.StateDir != "" {
-		if err := os.Mkdir(c.StateDir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-			return nil, byCause(ExitCantCreate, fmt.Errorf("make the state directory: %w", err))
+		state, err := openState(c)
+		if err != nil {
+			return nil, err
 		}
+		state.Close()
 	}
 	lock, err := instance.Acquire(c.lockPath())
+	var running *instance.RunningError
 	switch {
 	case err == nil:
 		return lock, nil
+	case errors.As(err, &running):
+		return nil, alreadyRunning(c, running)
 	case errors.Is(err, syscall.EACCES) && c.StateDir == "" && os.Geteuid() != 0:
 		err = fmt.Errorf("%w; the system's portmapper needs root, an instance of your own --state-dir and --port", err)
 	}
@@ -75,20 +110,15 @@ func dropPrivileges(log *slog.Logger) error {
 		log.Info("there are no privileges to drop", "uid", os.Geteuid())
 		return nil
 	}
-	var missing error
-	for _, name := range []string{"_rpc", "rpc", "daemon"} {
-		uid, gid, err := sys.LookupUser(name)
-		if err != nil {
-			missing = err
-			continue
-		}
-		if err := sys.DropPrivileges(uid, gid); err != nil {
-			return byCause(ExitSystem, fmt.Errorf("user %s: %w", name, err))
-		}
-		log.Info("privileges dropped", "user", name, "uid", uid, "gid", gid)
-		return nil
+	user, err := privilegeless()
+	if err != nil {
+		return WithExitCode(ExitConfig, fmt.Errorf("drop privileges: none of the users _rpc, rpc and daemon will do: %w", err))
 	}
-	return WithExitCode(ExitConfig, fmt.Errorf("drop privileges: none of the users _rpc, rpc and daemon will do: %w", missing))
+	if err := sys.DropPrivileges(user.UID, user.GID); err != nil {
+		return byCause(ExitSystem, err)
+	}
+	log.Info("privileges dropped", "uid", user.UID, "gid", user.GID)
+	return nil
 }
 
 // newTable returns a table that tells where we are served.
@@ -106,7 +136,12 @@ func newTable(sockets []*sys.Socket) (*registry.Table, error) {
 func serve(ctx context.Context, c Config, sockets []*sys.Socket, table *registry.Table) error {
 	ctx, end := context.WithCancel(ctx)
 	host := newInterfaces(c.Log, sockets)
-	pm := portmap.Config{Table: table, Policy: newPolicy(c, host), Now: func() uint32 { return uint32(time.Now().Unix()) }}
+	pm := portmap.Config{
+		Table:  table,
+		Policy: newPolicy(c, host),
+		Now:    func() uint32 { return uint32(time.Now().Unix()) },
+		Dead:   newDeadServers(c.Log, host.isOwn).isDead,
+	}
 	var relay *server.Relay
 	if c.RemoteCalls {
 		relay = server.NewRelay(0)

@@ -199,6 +199,9 @@ func TestTirpc(t *testing.T) {
 	each(t, bed.Options{Remote: true}, func(t *testing.T, ns *bed.NS, s bed.Subject, record *transcript) {
 		setBroadcast(t, ns)
 		ns.Start(t, s, "-r")
+		// The server of what is registered on tcp in registration and version2, where the library is to be told of a refusal,
+		// is alive (section 8, row 8).
+		ns.Hold(t, "tcp4", ":20102")
 		serve(t, 0, tirpcService)
 		for _, group := range [][]tirpcCase{inquiry, registration, version2, clients, relayOn} {
 			runTirpc(t, ns, record, group)

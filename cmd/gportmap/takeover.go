@@ -1,0 +1,63 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"slices"
+
+	"github.com/gportmap/gportmap/internal/daemon"
+	"github.com/gportmap/gportmap/internal/daemon/logging"
+)
+
+const takeoverUsage = "takeover [the daemon's flags]"
+
+// takeOver is the command takeover: the flag --takeover for a daemon in the background or, where gportmap is a unit of
+// systemd's, the same for that. It returns the exit code.
+func takeOver(name string, args []string, stdout, stderr io.Writer) int {
+	o, err := parse(args[1:])
+	switch {
+	case err != nil:
+		fail(stderr, name, fmt.Errorf("%s: %w", args[0], err))
+		return daemon.ExitUsage
+	case o.help:
+		return print(stdout, fmt.Sprintf("Usage: %s %s\n", name, takeoverUsage))
+	case o.version:
+		return print(stdout, "gportmap "+versionName()+"\n")
+	}
+	ctx, release := handleSignals(slog.New(slog.DiscardHandler))
+	installed := daemon.UnitInstalled(ctx)
+	if !installed {
+		release()
+		o.Takeover = true
+		return serve(name, o, stderr)
+	}
+	defer release()
+	if len(args) > 1 {
+		fail(stderr, name, fmt.Errorf("takeover: %s is installed and has flags of its own: give none here, or use %s --takeover with flags", daemon.Unit, name))
+		return daemon.ExitUsage
+	}
+	text, err := daemon.TakeOverByUnit(ctx, o.Config)
+	if err != nil {
+		fail(stderr, name, err)
+		return daemon.ExitCode(err)
+	}
+	return print(stdout, logging.Escape(text)+"\n")
+}
+
+// daemonArgs returns the command line of the daemon that a command line starts.
+func daemonArgs() []string {
+	args := slices.Clone(os.Args)
+	if len(args) > 1 && args[1] == "takeover" {
+		args[1] = "--takeover"
+	}
+	return args
+}
+
+// tellTakeover returns the function that tells how a takeover went whoever started a daemon in the background.
+func tellTakeover(name string, stderr io.Writer) func(string) {
+	return func(text string) {
+		fmt.Fprintf(stderr, "%s: %s\n", logging.Escape(name), logging.Escape(text))
+	}
+}

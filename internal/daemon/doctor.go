@@ -1,0 +1,257 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/gportmap/gportmap/internal/instance"
+	"github.com/gportmap/gportmap/internal/sys"
+)
+
+// A Severity tells what a finding means for a start.
+type Severity string
+
+// The severities.
+const (
+	Error   Severity = "error"   // a start fails, or what runs doesn't work
+	Warning Severity = "warning" // a start works, and something is wrong all the same
+	Note    Severity = "note"    // nothing is wrong: what was seen, and what couldn't be
+)
+
+// A Finding is one thing that the doctor found.
+type Finding struct {
+	Severity Severity `json:"severity"`
+	// Subject is what was looked at: "configuration", "instance", "files", "sockets", "privileges", "state", "IPv6" or
+	// "services".
+	Subject string `json:"subject"`
+	Text    string `json:"text"`             // one line
+	Remedy  string `json:"remedy,omitempty"` // one line
+	Fixed   bool   `json:"fixed,omitempty"`  // it was repaired
+}
+
+// A Diagnosis is what the doctor found. Its JSON is what `gportmap doctor --json` prints.
+type Diagnosis struct {
+	// OK says that nothing is wrong: there are notes only, and what was repaired.
+	OK       bool      `json:"ok"`
+	Findings []Finding `json:"findings"`
+}
+
+// doctor collects findings.
+type doctor struct {
+	config   Config
+	fix      bool
+	root     string // where the services' links are looked for; "" is the host's
+	running  int    // pid of the portmapper that has the lock; 0 for none
+	findings []Finding
+}
+
+// Diagnose checks everything that a start with this configuration needs, without starting. With fix it removes stale files,
+// while it holds the instance lock. Without root it sees less, and says so.
+func Diagnose(ctx context.Context, c Config, fix bool) Diagnosis {
+	d := &doctor{fix: fix, findings: []Finding{}}
+	complete, err := c.complete()
+	if err != nil {
+		d.add(Error, "configuration", err.Error(), "")
+		return d.diagnosis()
+	}
+	d.config = complete
+	d.privileges()
+	d.instance(ctx)
+	addrs := d.addresses()
+	d.sockets(addrs)
+	d.files()
+	d.state()
+	d.services()
+	return d.diagnosis()
+}
+
+func (d *doctor) add(s Severity, subject, text, remedy string) {
+	d.findings = append(d.findings, Finding{Severity: s, Subject: subject, Text: strings.ReplaceAll(text, "\n", "; "), Remedy: remedy})
+}
+
+func (d *doctor) diagnosis() Diagnosis {
+	wrong := func(f Finding) bool { return f.Severity != Note && !f.Fixed }
+	return Diagnosis{OK: !slices.ContainsFunc(d.findings, wrong), Findings: d.findings}
+}
+
+// instance looks who has the lock, and for what is left of who had it.
+func (d *doctor) instance(ctx context.Context) {
+	s, err := instance.State(d.config.paths())
+	switch {
+	case err != nil:
+		d.add(Error, "instance", err.Error(), "remove what is in the way and look again")
+		return
+	case s.Condition == instance.Running:
+		d.lookAtRunning(ctx, s)
+		return
+	case s.Condition == instance.Unknown:
+		d.add(Note, "instance", "whether a portmapper runs couldn't be seen: "+s.Note, "look as root")
+		return
+	}
+	if len(s.Stale) == 0 {
+		d.add(Note, "instance", "no portmapper runs, and none left anything behind", "")
+		return
+	}
+	d.stale(s.Stale)
+}
+
+// lookAtRunning tells of a portmapper that runs already.
+func (d *doctor) lookAtRunning(ctx context.Context, s instance.Status) {
+	d.running = s.Process.PID
+	h, err := instance.HolderOf(s.Process.PID, d.config.wildcards()...)
+	if d.running == 0 || err != nil {
+		d.add(Error, "instance", fmt.Sprintf("a portmapper holds %s that can't be seen from here", d.config.lockPath()),
+			"look as root; if root sees nothing either it runs outside this pid namespace: look on the host")
+		return
+	}
+	p := processOf(h)
+	if !p.Gportmap {
+		d.add(Error, "instance", fmt.Sprintf("%s is held %s, not by gportmap", d.config.lockPath(), h.Who()), h.Remedy())
+		return
+	}
+	if s.Note != "" {
+		d.add(Warning, "instance", fmt.Sprintf("gportmap runs (pid %d); %s", p.PID, s.Note), "gportmap stop, then start it")
+	}
+	if _, err := d.config.ask(ctx); err != nil {
+		d.add(Error, "instance", fmt.Sprintf("gportmap runs (pid %d) and gives no answer: %v", p.PID, err), "see its log; gportmap stop ends it if it hangs")
+		return
+	}
+	if p.Replaced {
+		d.add(Warning, "instance", fmt.Sprintf("gportmap runs (pid %d) a program whose file was replaced since", p.PID), "restart it")
+	}
+	d.add(Note, "instance", fmt.Sprintf("gportmap runs (pid %d, user %s) and answers", p.PID, p.User), "")
+}
+
+// stale tells of files that speak of a portmapper that doesn't run, and removes them if it is to.
+func (d *doctor) stale(stale []string) {
+	var removed []string
+	var failed error
+	if d.fix {
+		removed, failed = instance.Clear(d.config.paths())
+	}
+	for _, path := range stale {
+		f := Finding{Severity: Warning, Subject: "files", Text: path + " is stale: no portmapper runs",
+			Remedy: "gportmap doctor --fix removes it, as does gportmap status or a start"}
+		switch {
+		case slices.Contains(removed, path):
+			f.Fixed, f.Text = true, f.Text+"; removed"
+		case d.fix && errors.Is(failed, fs.ErrPermission):
+			f.Remedy = "gportmap doctor --fix as root removes it"
+		}
+		d.findings = append(d.findings, f)
+	}
+	if failed != nil && !errors.Is(failed, fs.ErrPermission) {
+		d.add(Warning, "files", failed.Error(), "remove what is in the way")
+	}
+}
+
+// addresses returns what UDP and TCP are to be served on.
+func (d *doctor) addresses() []netip.Addr {
+	ipv6 := sys.IPv6Available()
+	if !ipv6 {
+		d.add(Note, "IPv6", "this host has no IPv6: gportmap serves IPv4 only", "")
+	}
+	addrs, err := addresses(d.config, ipv6)
+	if err != nil {
+		d.add(Error, "configuration", err.Error(), "")
+	}
+	return addrs
+}
+
+// sockets looks who has what a start binds, the portmapper left out of which was told already.
+func (d *doctor) sockets(addrs []netip.Addr) {
+	needed := d.config.endpoints(addrs)
+	holders, err := instance.Holders(needed...)
+	if err != nil {
+		d.add(Note, "sockets", "not all that holds ports and sockets could be seen: "+err.Error(), "look as root")
+	}
+	found := false
+	for _, h := range holders {
+		switch {
+		case d.running != 0 && h.Process.PID == d.running:
+			continue
+		case d.heldForUs(h):
+			d.add(Note, "sockets", h.String(), "systemctl start gportmap.service starts the service behind it")
+		default:
+			d.add(Error, "sockets", h.String(), h.Remedy())
+		}
+		found = true
+	}
+	if !found && err == nil && len(holders) == 0 {
+		d.add(Note, "sockets", "free: "+endpointNames(needed), "")
+	}
+}
+
+// heldForUs tells whether systemd holds the sockets for gportmap itself. Which of several units that name them it holds
+// them for no file tells: then it is ours if the others aren't enabled.
+func (d *doctor) heldForUs(h instance.Holder) bool {
+	if !h.Systemd || h.Process.PID != 1 || !slices.Contains(h.SocketUnits, "gportmap.socket") {
+		return false
+	}
+	systemd := initSystems()[0]
+	return !slices.ContainsFunc(h.SocketUnits, func(unit string) bool {
+		return unit != "gportmap.socket" && len(d.enabled(systemd, strings.TrimSuffix(unit, ".socket"))) > 0
+	})
+}
+
+func endpointNames(all []instance.Endpoint) string {
+	names := make([]string, len(all))
+	for i, e := range all {
+		names[i] = e.String()
+	}
+	return strings.Join(names, ", ")
+}
+
+// files looks at where the lock, the pid file and the local socket are made.
+func (d *doctor) files() {
+	p := d.config.paths()
+	for _, path := range []string{p.Lock, p.Socket} {
+		dir := filepath.Dir(path)
+		info, err := os.Stat(dir)
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && dir == d.config.StateDir:
+			continue // a start makes it
+		case errors.Is(err, fs.ErrPermission):
+			d.add(Note, "files", fmt.Sprintf("%s couldn't be seen: %v", path, err), "look as root")
+		case err != nil:
+			d.add(Error, "files", fmt.Sprintf("%s can't be made: %v", path, err), "make the directory "+dir)
+		case !info.IsDir():
+			d.add(Error, "files", fmt.Sprintf("%s can't be made: %s is not a directory", path, dir), "remove what is in the way")
+		case !writable(dir):
+			d.add(d.unlessRoot(Error), "files", fmt.Sprintf("%s can't be made: this user may not write in %s", path, dir), "start as root, or with a --state-dir of your own")
+		}
+	}
+	if info, err := os.Lstat(p.Socket); err == nil && info.Mode().Type() != fs.ModeSocket {
+		d.add(Error, "files", fmt.Sprintf("%s is in the way of the local socket: it is no socket (%v)", p.Socket, info.Mode()),
+			"remove it, or choose another path by --socket")
+	}
+}
+
+// unlessRoot returns the severity of what keeps this user from starting: for the system's instance it is no finding that
+// who asks isn't root, who starts it.
+func (d *doctor) unlessRoot(s Severity) Severity {
+	if d.config.StateDir == "" && os.Geteuid() != 0 {
+		return Note
+	}
+	return s
+}
+
+// writable tells whether this process may make files in a directory.
+func writable(dir string) bool {
+	const wOK, xOK = 2, 1 // access(2)
+	return syscall.Faccessat(atCWD, dir, wOK|xOK, atEAccess) == nil
+}
+
+// For faccessat(2), <fcntl.h>: paths are relative to the working directory, and effective ids count.
+const (
+	atCWD     = -0x64
+	atEAccess = 0x200
+)

@@ -1,0 +1,153 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/gportmap/gportmap/internal/registry"
+	"github.com/gportmap/gportmap/internal/sys"
+	"github.com/gportmap/gportmap/internal/warmstart"
+)
+
+// systemStateDir is the state directory of a system's portmapper, rpcbind's own.
+const systemStateDir = "/run/rpcbind"
+
+// savePause is how long to wait before the state is written again that couldn't be.
+const savePause = time.Second
+
+// stateDir returns the directory of the state.
+func (c Config) stateDir() string {
+	if c.StateDir == "" {
+		return systemStateDir
+	}
+	return c.StateDir
+}
+
+// openState makes and checks the state directory. In it nothing is read or written yet, so it may be called before the
+// instance lock is held, but not after privileges were dropped.
+func openState(c Config) (*warmstart.Store, error) {
+	w := warmstart.Config{Dir: c.stateDir(), BootID: bootID(c.Log), BootTime: bootTime(), Log: c.Log}
+	if os.Geteuid() == 0 {
+		w.Trusted = serviceUIDs()
+		switch {
+		case c.DropPrivileges:
+			w.Account, _ = privilegeless() // dropPrivileges tells if there is none
+		case c.StateDir == "":
+			w.Account, _ = account(serviceUsers()...)
+		}
+		w.Adopt = c.StateDir == ""
+	}
+	s, err := warmstart.Open(w)
+	switch {
+	case err == nil:
+		return s, nil
+	case errors.Is(err, warmstart.ErrUntrusted):
+		return nil, WithExitCode(ExitStateDir, err)
+	}
+	return nil, byCause(ExitCantCreate, err)
+}
+
+// serviceUsers are the names of the user that distributions have for rpcbind, to whom its state belongs.
+func serviceUsers() []string { return []string{"_rpc", "rpc"} }
+
+// serviceUIDs returns the uids of the service users that this host has.
+func serviceUIDs() []uint32 {
+	var uids []uint32
+	for _, name := range serviceUsers() {
+		if uid, _, err := sys.LookupUser(name); err == nil {
+			uids = append(uids, uid)
+		}
+	}
+	return uids
+}
+
+// account returns the first of the named users that this host has.
+func account(names ...string) (*warmstart.Account, error) {
+	var missing error
+	for _, name := range names {
+		uid, gid, err := sys.LookupUser(name)
+		if err == nil {
+			return &warmstart.Account{UID: uid, GID: gid}, nil
+		}
+		missing = err
+	}
+	return nil, missing
+}
+
+// privilegeless returns the user to become when privileges are dropped.
+func privilegeless() (*warmstart.Account, error) { return account(append(serviceUsers(), "daemon")...) }
+
+// bootID returns the kernel's name for this boot, "" if it can't be read.
+func bootID(log *slog.Logger) string {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		log.Info("the boot can't be told from earlier ones but by the clock", "err", err)
+	}
+	return string(bytes.TrimSpace(b))
+}
+
+// bootTime returns when this boot began by the clock as it is now, at most a second too early; the zero time if the
+// kernel doesn't tell.
+func bootTime() time.Time {
+	var info syscall.Sysinfo_t
+	if err := syscall.Sysinfo(&info); err != nil {
+		return time.Time{}
+	}
+	return time.Now().Add(-time.Duration(info.Uptime) * time.Second)
+}
+
+// restore registers what an earlier daemon kept, and lets every change be kept from now on. The function that it returns
+// ends that, with a last attempt to write what could not be written before.
+func restore(log *slog.Logger, table *registry.Table, state *warmstart.Store, other *takeover) (end func()) {
+	restored := 0
+	for _, b := range other.merge(state.Restore()) {
+		if err := table.Set(b); err != nil {
+			log.Warn("a registration can't be restored", "program", b.Program, "version", b.Version, "netid", string(b.Netid),
+				"address", b.Addr, "err", err)
+			continue
+		}
+		restored++
+	}
+	if restored > 0 {
+		log.Info("registrations restored", "count", restored)
+	}
+	table.SetJournal(state)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		keepSaving(ctx, table, state)
+	}()
+	return func() {
+		cancel()
+		<-done
+		if state.Err() != nil {
+			table.Save()
+		}
+		if err := state.Err(); err != nil {
+			log.Error("the last registrations are lost, because they can't be written", "err", err)
+		}
+	}
+}
+
+// keepSaving writes the state again and again while it is behind the table.
+func keepSaving(ctx context.Context, table *registry.Table, state *warmstart.Store) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-state.Trouble():
+		}
+		for state.Err() != nil && ctx.Err() == nil {
+			sleep(ctx, savePause)
+			if ctx.Err() == nil && state.Err() != nil {
+				table.Save()
+			}
+		}
+	}
+}

@@ -1,0 +1,109 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"syscall"
+	"time"
+
+	"github.com/gportmap/gportmap/internal/instance"
+	"github.com/gportmap/gportmap/internal/sys"
+)
+
+// How long a daemon may take to end before it is killed, and how long that may take.
+const (
+	endLimit  = 30 * time.Second
+	killLimit = 5 * time.Second
+)
+
+// ErrNotRunning says that there is no gportmap to do something with.
+var ErrNotRunning = errors.New("gportmap is not running")
+
+// Stop ends the gportmap that is the instance of this configuration, and returns when it has ended and what it may have
+// left is removed. It never touches another portmapper. The error is [ErrNotRunning] if there is nothing to stop.
+func Stop(ctx context.Context, c Config) error {
+	c, err := c.complete()
+	if err != nil {
+		return err
+	}
+	h, err := c.gportmap()
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	if err := h.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return byCause(ExitSystem, err)
+	}
+	if err := waitEnd(ctx, h, endLimit); err != nil {
+		// It serves no more, or hangs: what it has promised is on disk already.
+		if err := h.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return byCause(ExitSystem, err)
+		}
+		if err := waitEnd(ctx, h, killLimit); err != nil {
+			return WithExitCode(ExitSystem, fmt.Errorf("%w; it was told to end and then killed: see whether it hangs in the kernel", err))
+		}
+	}
+	// What a daemon that dropped its privileges may not remove is left to us.
+	if _, err := instance.Clear(c.paths()); err != nil && !errors.Is(err, instance.ErrRunning) && !errors.Is(err, fs.ErrPermission) {
+		return byCause(ExitSystem, err)
+	}
+	return nil
+}
+
+// Reload tells the gportmap that is the instance of this configuration to read its configuration again.
+func Reload(_ context.Context, c Config) error {
+	c, err := c.complete()
+	if err != nil {
+		return err
+	}
+	h, err := c.gportmap()
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	if err := h.Signal(syscall.SIGHUP); err != nil {
+		return byCause(ExitSystem, err)
+	}
+	return nil
+}
+
+// gportmap opens the process of the instance. That it is the one meant is certain: it holds the instance lock, or the pid
+// file names it, and its start time and program were looked at through the handle.
+func (c Config) gportmap() (*sys.ProcessHandle, error) {
+	s, err := instance.State(c.paths())
+	switch {
+	case err != nil:
+		return nil, byCause(ExitConfig, err)
+	case s.Condition == instance.Unknown:
+		return nil, WithExitCode(ExitPermission, errors.New(s.Note))
+	case s.Condition != instance.Running:
+		return nil, ErrNotRunning
+	case s.Process.PID == 0:
+		return nil, WithExitCode(ExitPermission, fmt.Errorf("a portmapper holds %s that can't be seen from here: look as root, or outside this pid namespace", c.lockPath()))
+	}
+	h, err := sys.OpenProcess(s.Process.PID)
+	if errors.Is(err, syscall.ESRCH) {
+		return nil, ErrNotRunning
+	}
+	if err != nil {
+		return nil, byCause(ExitSystem, err)
+	}
+	holder, err := instance.HolderOf(h.PID)
+	if err != nil || h.StartTicks != s.Process.StartTicks || holder.Process.StartTicks != h.StartTicks {
+		h.Close()
+		return nil, ErrNotRunning
+	}
+	if p := processOf(holder); !p.Gportmap {
+		h.Close()
+		return nil, fmt.Errorf("%w: %s (pid %d) is serving", ErrNotRunning, p.Command, p.PID)
+	}
+	return h, nil
+}
+
+func waitEnd(ctx context.Context, h *sys.ProcessHandle, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	return h.Wait(ctx)
+}

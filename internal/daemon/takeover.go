@@ -1,0 +1,312 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/gportmap/gportmap/internal/instance"
+	"github.com/gportmap/gportmap/internal/registry"
+	"github.com/gportmap/gportmap/internal/sys"
+	"github.com/gportmap/gportmap/pkg/rpcbind"
+	"github.com/gportmap/gportmap/pkg/xdr"
+)
+
+// The kernel may take a moment to give up the sockets of a process that has ended.
+const (
+	bindPatience = time.Second
+	bindPause    = 2 * time.Millisecond
+)
+
+// takeover is the change from another portmapper to this one: first everything is done that may fail without harm, then
+// the other one is stopped, and from there on whatever fails puts it back. A nil takeover is a start like any other.
+type takeover struct {
+	config    Config
+	endpoints []instance.Endpoint
+	from      *instance.Predecessor
+	dump      []rpcbind.RPCB      // what it answered last, its own entries included
+	saved     os.FileInfo         // its state file just before that; nil if there was none
+	copies    []*sys.CopiedSocket // of its sockets, not yet served
+	inherited bool                // all of ours are its
+	ordered   time.Time           // when it was told to end; zero if it wasn't
+	restored  int                 // registrations that were taken over
+	journaled bool                // the state on disk is ours
+	serving   bool                // there is no way back
+}
+
+// takeOver stops the portmapper that runs and keeps what is needed to take its place; nil if there is none, or if none is
+// to be taken over from. What an error tells has changed nothing that isn't put back.
+func takeOver(ctx context.Context, c Config) (*takeover, error) {
+	if !c.Takeover {
+		return nil, nil
+	}
+	t, err := findPredecessor(ctx, c)
+	if errors.Is(err, instance.ErrNoPredecessor) {
+		c.Log.Info("no portmapper is running: there is nothing to take over")
+		return nil, nil
+	}
+	if err != nil {
+		return nil, unchanged(err)
+	}
+	if err := t.replace(ctx); err != nil {
+		return nil, t.settle(err)
+	}
+	return t, nil
+}
+
+// unchanged says that a takeover ended before it began.
+func unchanged(err error) error {
+	text := fmt.Errorf("takeover: %w; nothing was changed", err)
+	var coded *codedError
+	if errors.As(err, &coded) {
+		return WithExitCode(coded.code, text)
+	}
+	return byCause(ExitUnavailable, text)
+}
+
+// findPredecessor finds the portmapper that runs, and makes sure that another one could start in its place.
+func findPredecessor(ctx context.Context, c Config) (*takeover, error) {
+	if ActivationPending() {
+		return nil, WithExitCode(ExitUsage, errors.New("systemd handed sockets over, so nobody else has them; start without --takeover"))
+	}
+	addrs, err := addresses(c, sys.IPv6Available())
+	if err != nil {
+		return nil, err
+	}
+	t := &takeover{config: c, endpoints: c.endpoints(addrs)}
+	if t.from, err = instance.FindPredecessor(ctx, c.lockPath(), t.endpoints...); err != nil {
+		return nil, err
+	}
+	if err = rehearse(c, t.endpoints); err == nil {
+		t.dump, err = t.from.Registrations(ctx)
+	}
+	if err != nil {
+		t.from.Close()
+		return nil, err
+	}
+	return t, nil
+}
+
+// rehearse does what a start does as far as that is possible while another portmapper runs.
+func rehearse(c Config, endpoints []instance.Endpoint) error {
+	state, err := openState(c)
+	if err != nil {
+		return err
+	}
+	state.Close()
+	if c.DropPrivileges && os.Geteuid() == 0 {
+		if _, err := privilegeless(); err != nil {
+			return WithExitCode(ExitConfig, fmt.Errorf("drop privileges: none of the users _rpc, rpc and daemon will do: %w", err))
+		}
+	}
+	lock, err := acquire(c)
+	if err != nil && !errors.Is(err, instance.ErrRunning) {
+		return err
+	}
+	lock.Release()
+	var failed []refused
+	for _, e := range endpoints {
+		// The kernel asks for privileges before it looks whether an address is in use.
+		s, err := open(e)
+		switch {
+		case err == nil:
+			s.Close()
+		case !errors.Is(err, syscall.EADDRINUSE):
+			failed = append(failed, refused{e, err})
+		}
+	}
+	if failed != nil {
+		return refusal(c, failed)
+	}
+	return nil
+}
+
+// replace ends the other portmapper, as late as possible, with the last that it answers at hand.
+func (t *takeover) replace(ctx context.Context) error {
+	c := t.config
+	if err := t.from.ReleaseUnits(ctx); err != nil {
+		return fmt.Errorf("takeover: %w", err)
+	}
+	copies, err := t.from.CopySockets()
+	if err != nil {
+		c.Log.Info("takeover: the sockets can't be inherited, so calls are refused until new ones are bound", "err", err)
+	}
+	t.copies = copies
+	if t.saved, err = os.Stat(t.statePath()); err != nil {
+		t.saved = nil
+	}
+	if t.dump, err = t.from.Registrations(ctx); err != nil {
+		return fmt.Errorf("takeover: %w", err)
+	}
+	t.ordered = time.Now()
+	if err := t.from.Stop(ctx); err != nil {
+		return fmt.Errorf("takeover: %w", err)
+	}
+	c.Log.Debug("takeover: the other portmapper has ended", "after", time.Since(t.ordered))
+	return nil
+}
+
+func (t *takeover) statePath() string { return filepath.Join(t.config.stateDir(), stateFile) }
+
+// listen is [listen] with the sockets inherited as far as they are those that are wanted.
+func (t *takeover) listen(c Config) ([]*sys.Socket, error) {
+	if t == nil {
+		return listen(c)
+	}
+	// What isn't wanted may stand in the way of what is.
+	t.copies = slices.DeleteFunc(t.copies, func(s *sys.CopiedSocket) bool {
+		if slices.ContainsFunc(t.endpoints, func(e instance.Endpoint) bool { return isCopy(s, e) }) {
+			return false
+		}
+		s.Close()
+		return true
+	})
+	t.inherited = true
+	var sockets []*sys.Socket
+	var failed []refused
+	for _, e := range t.endpoints {
+		s, err := t.open(e)
+		if err != nil {
+			failed = append(failed, refused{e, err})
+			continue
+		}
+		sockets = append(sockets, s)
+	}
+	if failed == nil {
+		return sockets, nil
+	}
+	closeAll(sockets)
+	return nil, refusal(c, failed)
+}
+
+// isCopy tells whether a socket is just what we would bind.
+func isCopy(s *sys.CopiedSocket, e instance.Endpoint) bool {
+	return s.Netid == e.Netid && s.Addr == e.Addr && s.Path == e.Path && !s.DualStack
+}
+
+func (t *takeover) open(e instance.Endpoint) (*sys.Socket, error) {
+	for _, s := range t.copies {
+		if !isCopy(s, e) {
+			continue
+		}
+		socket, err := s.Serve()
+		if err == nil {
+			return socket, nil
+		}
+		t.config.Log.Debug("takeover: a socket can't be inherited", "err", err)
+	}
+	// rpcbind has no abstract socket: who tries that one is refused before, too, and goes on to the path.
+	t.inherited = t.inherited && strings.HasPrefix(e.Path, "@")
+	for until := time.Now().Add(bindPatience); ; time.Sleep(bindPause) {
+		s, err := open(e)
+		if !errors.Is(err, syscall.EADDRINUSE) || time.Now().After(until) {
+			return s, err
+		}
+	}
+}
+
+// merge returns what is to be registered, given what the state files have: the files alone if the other portmapper wrote
+// them after it was asked, for then they are the later; else what it answered, for then they are older than that. The
+// owners are told by both.
+func (t *takeover) merge(files []rpcbind.RPCB) []rpcbind.RPCB {
+	if t == nil {
+		return files
+	}
+	regs := files
+	if _, ok := t.written(); !ok || len(files) == 0 {
+		regs = t.valid()
+	}
+	t.journaled = true // the caller writes them next
+	t.restored = len(regs)
+	return regs
+}
+
+// valid returns what was answered and can be registered; the portmapper's own entries follow from our sockets.
+func (t *takeover) valid() []rpcbind.RPCB {
+	var regs []rpcbind.RPCB
+	for _, b := range t.dump {
+		if b.Program == rpcbind.Program {
+			continue
+		}
+		if _, err := registry.Validate(b); err != nil {
+			t.config.Log.Warn("takeover: a registration is left out", slog.Uint64("program", uint64(b.Program)), "version", b.Version,
+				"netid", string(b.Netid), "address", b.Addr, "err", err)
+			continue
+		}
+		regs = append(regs, b)
+	}
+	return regs
+}
+
+// written returns the other portmapper's state file if it was written since it was asked, and whole.
+func (t *takeover) written() ([]rpcbind.RPCB, bool) {
+	b, info, err := readState(t.statePath())
+	if err != nil || t.saved != nil && os.SameFile(t.saved, info) && t.saved.ModTime().Equal(info.ModTime()) && t.saved.Size() == info.Size() {
+		return nil, false
+	}
+	d := xdr.NewDecoder(b)
+	regs := rpcbind.ReadRPCBList(&d, stateString)
+	return regs, d.Err() == nil && len(d.Rest()) == 0
+}
+
+// ready returns the function to call when everything is served. It tells how the takeover went, then calls next, and if
+// that is well there is no way back.
+func (t *takeover) ready(next func() error) func() error {
+	if t == nil {
+		return next
+	}
+	return func() error {
+		text := t.describe(time.Since(t.ordered))
+		t.config.Log.Info(text)
+		if t.config.TakenOver != nil {
+			t.config.TakenOver(text)
+		}
+		if next != nil {
+			if err := next(); err != nil {
+				return err
+			}
+		}
+		t.serving = true
+		t.from.Close()
+		return nil
+	}
+}
+
+// describe tells how it went.
+func (t *takeover) describe(gap time.Duration) string {
+	meanwhile := "calls were refused meanwhile"
+	if t.inherited {
+		meanwhile = "calls waited meanwhile, none was refused"
+	}
+	text := fmt.Sprintf("taken over from %s: %s; at most %v without an answer, %s", t.from.Name(), counted(t.restored),
+		gap.Round(100*time.Microsecond), meanwhile)
+	if units := strings.Join(t.from.Units(), " "); units != "" {
+		text += fmt.Sprintf("; systemd starts %s again at the next boot unless you say systemctl disable %[1]s", units)
+	}
+	return text
+}
+
+// countOthers returns how many registrations aren't a portmapper's own.
+func countOthers(regs []rpcbind.RPCB) int {
+	n := 0
+	for _, b := range regs {
+		if b.Program != rpcbind.Program {
+			n++
+		}
+	}
+	return n
+}
+
+func counted(registrations int) string {
+	if registrations == 1 {
+		return "1 registration"
+	}
+	return fmt.Sprintf("%d registrations", registrations)
+}
