@@ -3,12 +3,13 @@
 GO        ?= go
 PREFIX    ?= /usr
 DESTDIR   ?=
+INIT      ?= sysv
 VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 FUZZTIME  ?= 5s
 LDFLAGS    = -s -w -X main.version=$(VERSION)
 # What the tests that need root compare with and register at the daemon.
 TEST_PACKAGES = rpcbind libtirpc-dev gcc libc6-dev pkg-config iproute2 procps nfs-ganesha nfs-ganesha-vfs nfs-common \
-	ypserv ypbind-mt yp-tools make
+	ypserv ypbind-mt yp-tools python3-minimal sysvinit-utils make
 
 .PHONY: help build run test test-packages unit fuzz bench lint install clean
 
@@ -46,8 +47,9 @@ lint: ## gofmt and go vet
 	$(GO) vet ./...
 	$(GO) mod verify
 
-install: build ## into DESTDIR and PREFIX (/usr)
+install: build ## into DESTDIR and PREFIX (/usr); the init script for INIT=sysv or openrc, where /etc/init.d is
 	install -D -m 755 bin/gportmap $(DESTDIR)$(PREFIX)/sbin/gportmap
+	[ ! -d $(DESTDIR)/etc/init.d ] || install -m 755 init/$(INIT)/gportmap $(DESTDIR)/etc/init.d/gportmap
 
 clean: ## remove what was built
 	rm -rf bin run
