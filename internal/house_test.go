@@ -36,6 +36,11 @@ var rooms = map[string]room{
 	"pkg/xdr":     {never: []string{"fmt", "io/...", "net/...", "os/...", "log/..."}},
 	"pkg/oncrpc":  {ours: []string{"pkg/xdr"}, never: []string{"log/..."}},
 	"pkg/rpcbind": {ours: []string{"pkg/xdr", "pkg/oncrpc"}, never: []string{"os/...", "log/..."}},
+	// The portmapper to build into a program: the daemon's pure rooms, and of sys only what tells who calls.
+	"pkg/portmapper": {
+		ours:  []string{"pkg/...", "internal/portmap", "internal/registry", "internal/access", "internal/sys"},
+		never: []string{"os/..."},
+	},
 
 	"internal/registry":  {ours: []string{"pkg/rpcbind", "pkg/xdr"}, never: purely, except: []string{"net/netip"}},
 	"internal/portmap":   {ours: []string{"pkg/...", "internal/registry", "internal/metrics"}, never: purely, except: []string{"net/netip"}},

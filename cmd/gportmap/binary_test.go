@@ -115,7 +115,7 @@ func (a an) ask(t *testing.T) {
 	defer cancel()
 	ip := fmt.Sprintf("127.0.0.1:%d", a.port)
 	for _, at := range [][2]string{{"unix", a.socket()}, {"unix", "@" + a.socket()}, {"tcp4", ip}, {"udp4", ip}} {
-		c, err := rpcbind.Dial(ctx, at[0], at[1])
+		c, err := rpcbind.DialPortmapper(ctx, at[0], at[1])
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -94,7 +94,7 @@ func (c *crashClient) run(t *testing.T, socket string) {
 	// Not the test's context: it is over before the last daemon is killed.
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	conn, err := rpcbind.Dial(ctx, "unix", socket)
+	conn, err := rpcbind.DialPortmapper(ctx, "unix", socket)
 	if err != nil {
 		return // killed already
 	}
@@ -236,7 +236,7 @@ func (c *crashTest) dump(t *testing.T) []crashTable {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	conn, err := rpcbind.Dial(ctx, "unix", c.socket())
+	conn, err := rpcbind.DialPortmapper(ctx, "unix", c.socket())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -88,19 +88,19 @@ type target struct {
 // name, any user can.
 func (to target) dial(ctx context.Context, network string) (*rpcbind.Client, error) {
 	if to.host != "" {
-		c, err := rpcbind.Dial(ctx, network, to.host)
+		c, err := rpcbind.DialPortmapper(ctx, network, to.host)
 		return c, asked(err)
 	}
 	path := to.socket
 	if path == "" {
 		path = rpcbind.SocketPath
 	}
-	c, err := rpcbind.Dial(ctx, "unix", path)
+	c, err := rpcbind.DialPortmapper(ctx, "unix", path)
 	if err == nil {
 		return c, nil
 	}
 	if !strings.HasPrefix(path, "@") {
-		if c, err := rpcbind.Dial(ctx, "unix", "@"+path); err == nil {
+		if c, err := rpcbind.DialPortmapper(ctx, "unix", "@"+path); err == nil {
 			return c, nil
 		}
 	}

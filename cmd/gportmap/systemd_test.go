@@ -120,7 +120,7 @@ func TestActivation(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	c, err := rpcbind.Dial(ctx, "unix", path)
+	c, err := rpcbind.DialPortmapper(ctx, "unix", path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +140,7 @@ func TestActivation(t *testing.T) {
 		t.Errorf("registered: %q, want %q", got, want)
 	}
 	for _, network := range []string{"tcp4", "udp4"} {
-		c, err := rpcbind.Dial(ctx, network, fmt.Sprintf("127.0.0.1:%d", a.port))
+		c, err := rpcbind.DialPortmapper(ctx, network, fmt.Sprintf("127.0.0.1:%d", a.port))
 		if err != nil {
 			t.Fatal(err)
 		}

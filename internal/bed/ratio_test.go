@@ -130,7 +130,7 @@ func (l load) measure(t *testing.T, ns *bed.NS, s bed.Subject) measured {
 const firstProgram = 0x20000000
 
 func registerPrograms(t *testing.T, programs int) {
-	c, err := rpcbind.Dial(t.Context(), "unix", rpcbind.SocketPath)
+	c, err := rpcbind.DialPortmapper(t.Context(), "unix", rpcbind.SocketPath)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -38,7 +38,7 @@ func listed(t *testing.T) []rpcbind.RPCB {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), takeoverPatience)
 	defer cancel()
-	c, err := rpcbind.Dial(ctx, "unix", rpcbind.SocketPath)
+	c, err := rpcbind.DialPortmapper(ctx, "unix", rpcbind.SocketPath)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +131,7 @@ func awaitNull(t *testing.T) {
 func callNull(network, address string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	c, err := rpcbind.Dial(ctx, network, address)
+	c, err := rpcbind.DialPortmapper(ctx, network, address)
 	if err != nil {
 		return err
 	}
@@ -304,7 +304,7 @@ func TestTakeoverLosesNothing(t *testing.T) {
 func set(program uint32) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	c, err := rpcbind.Dial(ctx, "unix", rpcbind.SocketPath)
+	c, err := rpcbind.DialPortmapper(ctx, "unix", rpcbind.SocketPath)
 	if err != nil {
 		return false
 	}

@@ -39,7 +39,7 @@ func netids(t *testing.T) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	c, err := rpcbind.Dial(ctx, "unix", rpcbind.SocketPath)
+	c, err := rpcbind.DialPortmapper(ctx, "unix", rpcbind.SocketPath)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -50,7 +50,7 @@ func foreign(t *testing.T) []rpcbind.RPCB {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	c, err := rpcbind.Dial(ctx, "unix", rpcbind.SocketPath)
+	c, err := rpcbind.DialPortmapper(ctx, "unix", rpcbind.SocketPath)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,7 +170,7 @@ func TestSetReplacesADeadServer(t *testing.T) {
 		ns.Start(t, bed.Gportmap)
 		ctx, cancel := context.WithTimeout(t.Context(), limit)
 		defer cancel()
-		c, err := rpcbind.Dial(ctx, "unix", rpcbind.SocketPath)
+		c, err := rpcbind.DialPortmapper(ctx, "unix", rpcbind.SocketPath)
 		if err != nil {
 			t.Fatal(err)
 		}

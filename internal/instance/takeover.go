@@ -221,7 +221,7 @@ func questions(h Holder) []question {
 func (q question) ask(ctx context.Context, f func(context.Context, *rpcbind.Client) error) error {
 	ctx, cancel := context.WithTimeout(ctx, answerPatience)
 	defer cancel()
-	c, err := rpcbind.Dial(ctx, q.network, q.address)
+	c, err := rpcbind.DialPortmapper(ctx, q.network, q.address)
 	if err != nil {
 		return err
 	}

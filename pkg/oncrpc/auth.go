@@ -1,25 +1,48 @@
 package oncrpc
 
-import "github.com/gportmap/gportmap/pkg/xdr"
+import (
+	"errors"
+
+	"github.com/gportmap/gportmap/pkg/xdr"
+)
 
 // Limits of an AUTH_SYS body (RFC 5531 appendix A).
 const (
-	maxMachineName = 255 // octets
-	maxGIDs        = 16  // supplementary groups
+	// MaxMachineName is the size in octets of the longest machine name.
+	MaxMachineName = 255
+	// MaxGIDs is the largest number of supplementary groups.
+	MaxGIDs = 16
 )
 
+// ErrBadSysCred says that an AUTH_SYS body is cut short, or has a machine name of more than [MaxMachineName] octets or more
+// than [MaxGIDs] groups.
+var ErrBadSysCred = errors.New("oncrpc: AUTH_SYS credential is malformed or over its limits")
+
 // SysCred is the body of an AUTH_SYS credential (RFC 5531 appendix A): what a caller claims to be. Nothing in
-// it is proven, so nothing should be granted by it.
+// it is proven, so nothing should be granted by it that the caller's address doesn't grant.
+//
+//	stamp                  4 octets
+//	machinename<255>       4 to 260 octets
+//	uid, gid               4 octets each
+//	gids<16>               4 to 68 octets
 type SysCred struct {
-	Stamp       uint32
-	MachineName string
-	UID         uint32
-	GID         uint32
-	GIDs        []uint32 // at most 16
+	Stamp       uint32   // any number
+	MachineName string   // at most [MaxMachineName] octets
+	UID         uint32   // effective user
+	GID         uint32   // effective group
+	GIDs        []uint32 // supplementary groups, at most [MaxGIDs]
+}
+
+// Auth returns the credential for [Call] or [ClientConfig]. The error is [ErrBadSysCred] or nil.
+func (c SysCred) Auth() (OpaqueAuth, error) {
+	if len(c.MachineName) > MaxMachineName || len(c.GIDs) > MaxGIDs {
+		return OpaqueAuth{}, ErrBadSysCred
+	}
+	return OpaqueAuth{Flavor: AuthSys, Body: AppendSysCred(nil, c)}, nil
 }
 
 // AppendSysCred appends the body of an AUTH_SYS credential: 20 octets and the padded machine name, and 4 octets
-// for each group.
+// for each group. It doesn't look at the limits: what is over them makes a credential that every server refuses.
 func AppendSysCred(dst []byte, c SysCred) []byte {
 	dst = xdr.AppendUint32(dst, c.Stamp)
 	dst = xdr.AppendString(dst, c.MachineName)
@@ -41,7 +64,7 @@ func CheckCred(a OpaqueAuth) (AuthStat, bool) {
 	case AuthNone:
 		return 0, true
 	case AuthSys:
-		if !validSysCred(a.Body) {
+		if _, _, ok := cutSysCred(a.Body); !ok {
 			return AuthBadCred, false
 		}
 		return 0, true
@@ -52,16 +75,35 @@ func CheckCred(a OpaqueAuth) (AuthStat, bool) {
 	}
 }
 
-func validSysCred(body []byte) bool {
+// ParseSysCred reads the body of an AUTH_SYS credential; octets after it are ignored. What it returns is no part of body.
+// It allocates at most 255 octets for the name and 64 for the groups. The error is [ErrBadSysCred] or nil.
+func ParseSysCred(body []byte) (SysCred, error) {
+	name, gids, ok := cutSysCred(body)
+	if !ok {
+		return SysCred{}, ErrBadSysCred
+	}
+	d := xdr.NewDecoder(body)
+	c := SysCred{Stamp: d.Uint32(), MachineName: string(name)}
+	d.Opaque(MaxMachineName)
+	c.UID, c.GID = d.Uint32(), d.Uint32()
+	if len(gids) > 0 {
+		c.GIDs = make([]uint32, len(gids)/xdr.Unit)
+	}
+	d = xdr.NewDecoder(gids)
+	for i := range c.GIDs {
+		c.GIDs[i] = d.Uint32()
+	}
+	return c, nil
+}
+
+// cutSysCred checks the form of an AUTH_SYS body and returns the parts of it that vary in length.
+func cutSysCred(body []byte) (name, gids []byte, ok bool) {
 	d := xdr.NewDecoder(body)
 	d.Uint32() // stamp
-	d.Opaque(maxMachineName)
+	name = d.Opaque(MaxMachineName)
 	d.Uint32() // uid
 	d.Uint32() // gid
-	gids := d.Uint32()
-	if d.Err() != nil || gids > maxGIDs {
-		return false
-	}
-	d.Fixed(gids * xdr.Unit)
-	return d.Err() == nil
+	n := d.Count(MaxGIDs, xdr.Unit)
+	gids = d.Fixed(uint32(n) * xdr.Unit)
+	return name, gids, d.Err() == nil
 }

@@ -1,6 +1,9 @@
 package oncrpc_test
 
 import (
+	"context"
+	"net"
+	"runtime"
 	"testing"
 
 	"github.com/gportmap/gportmap/pkg/oncrpc"
@@ -52,5 +55,59 @@ func BenchmarkParseReply(b *testing.B) {
 		if _, err := oncrpc.ParseReply(reply); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// A call and its reply over loopback: one after another, and from many goroutines over one connection.
+func BenchmarkClientCall(b *testing.B) {
+	for _, network := range []string{"tcp", "udp"} {
+		var s oncrpc.Server
+		if err := s.Register(1, 1, oncrpc.Procedures{}); err != nil {
+			b.Fatal(err)
+		}
+		var address string
+		served := make(chan error, 1)
+		if network == "tcp" {
+			l, err := net.Listen(network, "127.0.0.1:0")
+			if err != nil {
+				b.Fatal(err)
+			}
+			address = l.Addr().String()
+			go func() { served <- s.Serve(l) }()
+		} else {
+			conn, err := net.ListenPacket(network, "127.0.0.1:0")
+			if err != nil {
+				b.Fatal(err)
+			}
+			address = conn.LocalAddr().String()
+			go func() { served <- s.ServePacket(conn) }()
+		}
+		c, err := oncrpc.Dial(b.Context(), network, address)
+		if err != nil {
+			b.Fatal(err)
+		}
+		call := func(b *testing.B) {
+			if _, err := c.Call(context.Background(), oncrpc.Call{Program: 1, Version: 1}); err != nil {
+				b.Error(err)
+			}
+		}
+		b.Run("net="+network+"/inflight=1", func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				call(b)
+			}
+		})
+		b.Run("net="+network+"/inflight=64", func(b *testing.B) {
+			b.ReportAllocs()
+			b.SetParallelism(64 / runtime.GOMAXPROCS(0))
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					call(b)
+				}
+			})
+		})
+		c.Close()
+		s.Close()
+		<-served
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/gportmap/gportmap/pkg/oncrpc"
 	"github.com/gportmap/gportmap/pkg/xdr"
@@ -19,32 +18,56 @@ const maxString = 9000
 
 var errNoAddress = errors.New("no address given: a host, host:port, a socket's path or @name is needed")
 
-// Client asks one portmapper over one socket. Several goroutines may use it; their calls are sent one after
-// another. Every error that a method returns is an [*Error].
+// Client asks one portmapper over one socket. Several goroutines may use it at once. Every error that a method
+// returns is an [*Error].
 //
-// Each call waits until its context ends; over UDP it is sent again as long as no reply comes, over TCP and local
-// sockets it isn't. Replies of more than 65,535 octets over UDP or 4 MiB over TCP and local sockets are refused.
+// Each call waits until its context ends. Over UDP it is sent again as long as no reply comes, after half a second and
+// then after twice as long each time, up to 8 s; over TCP and local sockets it is sent once. Replies of more than 65,535
+// octets over UDP or 4 MiB over TCP and local sockets are refused, and so are strings of more than 9,000 octets. Lists
+// take memory in proportion to the reply, at most some eight times its size.
+//
+// A method that asks in version 4 of the protocol steps down to version 3, and to version 2 where that can say the same,
+// if the portmapper answers PROG_MISMATCH, PROG_UNAVAIL, PROC_UNAVAIL or GARBAGE_ARGS, much as libtirpc does. A refusal
+// of any other kind, or silence, ends the call.
 type Client struct {
 	rpc           *oncrpc.Client
 	network, addr string
+	conn          net.Conn // of rpc, which uses it from the first call on; nil over UDP
 }
 
-// Dial opens a socket to a portmapper. The network is "udp", "tcp", each with 4 or 6 behind it to ask for that
+// newClient makes a Client of a connection.
+func newClient(conn net.Conn, network, addr string) *Client {
+	c := &Client{rpc: oncrpc.NewClient(conn, oncrpc.ClientConfig{}), network: network, addr: addr}
+	if !strings.HasPrefix(network, "udp") {
+		c.conn = conn
+	}
+	return c
+}
+
+// DialPortmapper opens a socket to a portmapper. The network is "udp", "tcp", each with 4 or 6 behind it to ask for that
 // version of IP, or "unix".
 //
 // For IP the address is a host name or IP address, with or without a port; without it is [Port], 111: "nfs.example",
 // "10.0.0.5:1111", "fe80::1%eth0", "[::1]:111". For "unix" it is the path of a stream socket, or @ and the name of an
 // abstract one: [SocketAbstract], [SocketPath]. Over UDP, opening sends nothing.
-func Dial(ctx context.Context, network, address string) (*Client, error) {
+//
+// To ask the portmapper of this host use [DialLocal].
+func DialPortmapper(ctx context.Context, network, address string) (*Client, error) {
 	addr, err := withPort(network, address)
 	if err != nil {
 		return nil, &Error{Op: "dial", Network: network, Addr: address, Err: err}
 	}
-	rpc, err := oncrpc.Dial(ctx, network, addr)
+	switch network {
+	case "udp", "udp4", "udp6", "tcp", "tcp4", "tcp6", "unix":
+	default:
+		return nil, &Error{Op: "dial", Network: network, Addr: addr, Err: net.UnknownNetworkError(network)}
+	}
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, network, addr)
 	if err != nil {
 		return nil, &Error{Op: "dial", Network: network, Addr: addr, Err: err}
 	}
-	return &Client{rpc: rpc, network: network, addr: addr}, nil
+	return newClient(conn, network, addr), nil
 }
 
 // withPort completes an address with the portmapper's port.
@@ -72,122 +95,36 @@ func withPort(network, address string) (string, error) {
 // Close closes the socket. Calls on their way fail.
 func (c *Client) Close() error { return c.rpc.Close() }
 
-// Null calls the procedure that does nothing, in version 2, 3 or 4: it tells whether the portmapper is there.
-func (c *Client) Null(ctx context.Context, vers uint32) error {
-	_, err := c.call(ctx, "NULL", vers, ProcNull, nil)
-	return err
+// RemoteAddr returns the address of the portmapper: a [*net.TCPAddr], [*net.UDPAddr] or [*net.UnixAddr].
+func (c *Client) RemoteAddr() net.Addr { return c.rpc.RemoteAddr() }
+
+// Netid returns the transport over which c asks, which decides what a portmapper of version 3 or 4 answers.
+func (c *Client) Netid() Netid {
+	at := addrPort(c.rpc.RemoteAddr())
+	switch {
+	case c.network == "unix":
+		return Local
+	case strings.HasPrefix(c.network, "udp") && at.Addr().Is4():
+		return UDP
+	case strings.HasPrefix(c.network, "udp"):
+		return UDP6
+	case at.Addr().Is4():
+		return TCP
+	}
+	return TCP6
 }
 
-// Set registers b, in version 4. It is false if another address is registered for b's program, version and netid, or
-// if the portmapper doesn't take the address. The owner is set by the portmapper, whatever b says.
-func (c *Client) Set(ctx context.Context, b RPCB) (bool, error) {
-	return c.boolean(ctx, "SET", RPCBVers4, ProcSet, AppendRPCB(nil, b))
-}
-
-// Unset removes what is registered for b's program, version and netid, in version 4; with an empty netid, for all
-// netids. The address and owner don't count. It is true also if nothing was registered, and false if one of the
-// registrations belongs to somebody else.
-func (c *Client) Unset(ctx context.Context, b RPCB) (bool, error) {
-	return c.boolean(ctx, "UNSET", RPCBVers4, ProcUnset, AppendRPCB(nil, b))
-}
-
-// GetAddr asks for the universal address of b's program and version on the transport over which the question is sent,
-// in version 4 or, if the portmapper doesn't have it, 3. An address in b is a hint: the address by which the asker
-// knows the portmapper's host. A portmapper answers the address of another version if that one isn't registered, and
-// the empty string if none is.
-func (c *Client) GetAddr(ctx context.Context, b RPCB) (string, error) {
-	r, err := c.callEither(ctx, "GETADDR", ProcGetAddr, AppendRPCB(nil, b))
-	if err != nil {
-		return "", err
+// addrPort returns the IP address and port of an address of package net, without IPv4-mapped addresses; the zero value
+// if it isn't one.
+func addrPort(a net.Addr) netip.AddrPort {
+	var ap netip.AddrPort
+	switch a := a.(type) {
+	case *net.TCPAddr:
+		ap = a.AddrPort()
+	case *net.UDPAddr:
+		ap = a.AddrPort()
 	}
-	return r.string()
-}
-
-// GetVersAddr asks as [Client.GetAddr] does, in version 4, but only for the exact version.
-func (c *Client) GetVersAddr(ctx context.Context, b RPCB) (string, error) {
-	r, err := c.call(ctx, "GETVERSADDR", RPCBVers4, ProcGetVersAddr, AppendRPCB(nil, b))
-	if err != nil {
-		return "", err
-	}
-	return r.string()
-}
-
-// GetAddrList asks, in version 4, for all addresses of b's program and version on transports of the protocol family
-// over which the question is sent.
-func (c *Client) GetAddrList(ctx context.Context, b RPCB) ([]Entry, error) {
-	r, err := c.call(ctx, "GETADDRLIST", RPCBVers4, ProcGetAddrList, AppendRPCB(nil, b))
-	if err != nil {
-		return nil, err
-	}
-	list := ReadEntryList(&r.d, maxString)
-	if err := r.check(); err != nil {
-		return nil, err
-	}
-	return list, nil
-}
-
-// GetTime asks for the time of the portmapper's host, in whole seconds, in version 4 or else 3. It has to lie between
-// 1970 and 2106.
-func (c *Client) GetTime(ctx context.Context) (time.Time, error) {
-	r, err := c.callEither(ctx, "GETTIME", ProcGetTime, nil)
-	if err != nil {
-		return time.Time{}, err
-	}
-	seconds := r.d.Uint32()
-	if err := r.check(); err != nil {
-		return time.Time{}, err
-	}
-	return time.Unix(int64(seconds), 0), nil
-}
-
-// Dump asks for all registrations, in version 4 or, if the portmapper doesn't have it, 3. Over UDP a portmapper may
-// refuse because of the size of the reply.
-func (c *Client) Dump(ctx context.Context) ([]RPCB, error) {
-	r, err := c.callEither(ctx, "DUMP", ProcDump, nil)
-	if err != nil {
-		return nil, err
-	}
-	list := ReadRPCBList(&r.d, maxString)
-	if err := r.check(); err != nil {
-		return nil, err
-	}
-	return list, nil
-}
-
-// SetMapping registers m, in version 2. It is false if another port is registered for m's program, version and
-// protocol, or if the portmapper doesn't take the mapping.
-func (c *Client) SetMapping(ctx context.Context, m Mapping) (bool, error) {
-	return c.boolean(ctx, "SET", PMAPVers, ProcSet, AppendMapping(nil, m))
-}
-
-// UnsetMapping removes, in version 2, what is registered for m's program and version on both TCP and UDP; its protocol
-// and port don't count. It is true also if nothing was registered.
-func (c *Client) UnsetMapping(ctx context.Context, m Mapping) (bool, error) {
-	return c.boolean(ctx, "UNSET", PMAPVers, ProcUnset, AppendMapping(nil, m))
-}
-
-// GetPort asks, in version 2, for the port of m's program and version on m's protocol: 0 if it isn't registered. What
-// a portmapper answers need not be a port: it can be above 65535.
-func (c *Client) GetPort(ctx context.Context, m Mapping) (uint32, error) {
-	r, err := c.call(ctx, "GETPORT", PMAPVers, ProcGetPort, AppendMapping(nil, m))
-	if err != nil {
-		return 0, err
-	}
-	port := r.d.Uint32()
-	return port, r.check()
-}
-
-// DumpMappings asks for all registrations that version 2 can show, those of TCP and UDP over IPv4.
-func (c *Client) DumpMappings(ctx context.Context) ([]Mapping, error) {
-	r, err := c.call(ctx, "DUMP", PMAPVers, ProcDump, nil)
-	if err != nil {
-		return nil, err
-	}
-	list := ReadMappingList(&r.d)
-	if err := r.check(); err != nil {
-		return nil, err
-	}
-	return list, nil
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }
 
 // results are those of one call, and the Error to report if they can't be decoded.
@@ -196,12 +133,15 @@ type results struct {
 	asked Error
 }
 
-func (r *results) check() error {
-	if err := r.d.Err(); err != nil {
-		r.asked.Err = err
-		return &r.asked
+func (r *results) check() error { return r.fail(r.d.Err()) }
+
+// fail returns err as the call's Error; nil stays nil.
+func (r *results) fail(err error) error {
+	if err == nil {
+		return nil
 	}
-	return nil
+	r.asked.Err = err
+	return &r.asked
 }
 
 func (r *results) string() (string, error) {
@@ -209,33 +149,54 @@ func (r *results) string() (string, error) {
 	return s, r.check()
 }
 
-func (c *Client) call(ctx context.Context, op string, vers, proc uint32, args []byte) (*results, error) {
-	r := &results{asked: Error{Op: op, Version: vers, Network: c.network, Addr: c.addr}}
-	b, err := c.rpc.Call(ctx, oncrpc.Call{Program: Program, Version: vers, Procedure: proc, Args: args})
+// a question is one call to a portmapper.
+type question struct {
+	op         string
+	vers, proc uint32
+	args       []byte
+}
+
+func (c *Client) call(ctx context.Context, about RPCB, q question) (*results, error) {
+	r := &results{asked: Error{Op: q.op, Version: q.vers, About: about, Network: c.network, Addr: c.addr}}
+	b, err := c.rpc.Call(ctx, oncrpc.Call{Program: Program, Version: q.vers, Procedure: q.proc, Args: q.args})
 	if err != nil {
-		r.asked.Err = err
-		return nil, &r.asked
+		var asked *oncrpc.CallError
+		if errors.As(err, &asked) {
+			err = asked.Err // an Error says what was asked and of whom
+		}
+		return nil, r.fail(err)
 	}
 	r.d = xdr.NewDecoder(b)
 	return r, nil
 }
 
-// callEither calls a procedure that versions 4 and 3 have alike, in version 4 and, if the portmapper doesn't have that
-// version, in 3.
-func (c *Client) callEither(ctx context.Context, op string, proc uint32, args []byte) (*results, error) {
-	r, err := c.call(ctx, op, RPCBVers4, proc, args)
-	var refused *oncrpc.AcceptError
-	if errors.As(err, &refused) && refused.Stat == oncrpc.ProgMismatch {
-		return c.call(ctx, op, RPCBVers3, proc, args)
+// firstOf asks the same in different versions, the newest first, until the portmapper knows what is meant. The error is
+// that of the last question.
+func (c *Client) firstOf(ctx context.Context, about RPCB, questions ...question) (r *results, err error) {
+	for _, q := range questions {
+		r, err = c.call(ctx, about, q)
+		if !unknown(err) {
+			break
+		}
 	}
 	return r, err
 }
 
-func (c *Client) boolean(ctx context.Context, op string, vers, proc uint32, args []byte) (bool, error) {
-	r, err := c.call(ctx, op, vers, proc, args)
-	if err != nil {
-		return false, err
+// unknown tells whether a portmapper said that it doesn't know the version or what was asked in it. Some that lack
+// versions 3 and 4 answer not PROG_MISMATCH, as they should, but one of the others.
+func unknown(err error) bool {
+	var refused *oncrpc.AcceptError
+	if !errors.As(err, &refused) {
+		return false
 	}
-	v := r.d.Bool()
-	return v, r.check()
+	switch refused.Stat {
+	case oncrpc.ProgMismatch, oncrpc.ProgUnavail, oncrpc.ProcUnavail, oncrpc.GarbageArgs:
+		return true
+	}
+	return false
+}
+
+// versions4and3 are a question that these versions have alike.
+func versions4and3(op string, proc uint32, args []byte) []question {
+	return []question{{op, RPCBVers4, proc, args}, {op, RPCBVers3, proc, args}}
 }

@@ -9,8 +9,10 @@ import (
 	"net"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -101,7 +103,7 @@ func success(call oncrpc.Call, results []byte) []byte {
 
 func dial(t testing.TB, network, address string) *Client {
 	t.Helper()
-	c, err := Dial(t.Context(), network, address)
+	c, err := DialPortmapper(t.Context(), network, address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,38 +173,143 @@ func TestClientMethods(t *testing.T) {
 	}
 }
 
-// Where version 4 is missing, version 3 is asked the same, but only where it has the procedure.
-func TestClientFallsBackToVersion3(t *testing.T) {
-	var versions []uint32
-	c := dial(t, "tcp", fakePortmapper(t, "tcp", func(call oncrpc.Call) []byte {
-		versions = append(versions, call.Version)
-		if call.Version == 4 {
-			return oncrpc.AppendProgMismatch(nil, call.XID, 2, 3)
+// record keeps what a portmapper was asked.
+type record struct {
+	mu   sync.Mutex
+	list []uint32
+}
+
+func (r *record) add(v uint32) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.list = append(r.list, v)
+}
+
+func (r *record) all() []uint32 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.list)
+}
+
+// anOldPortmapper refuses versions above its newest in the way given, and answers as version 2 or 3 would.
+func anOldPortmapper(newest uint32, how oncrpc.AcceptStat, versions *record) func(oncrpc.Call) []byte {
+	return func(call oncrpc.Call) []byte {
+		versions.add(call.Version)
+		switch {
+		case call.Version > newest && how == oncrpc.ProgMismatch:
+			return oncrpc.AppendProgMismatch(nil, call.XID, 2, newest)
+		case call.Version > newest:
+			return oncrpc.AppendAccepted(nil, call.XID, how)
 		}
-		return success(call, xdr.AppendBool(AppendRPCBElement(nil, asked), false))
-	}))
-	if got, err := c.Dump(t.Context()); err != nil || len(got) != 1 || got[0] != asked {
-		t.Errorf("Dump: %v, %v", got, err)
-	}
-	if want := []uint32{4, 3}; !reflect.DeepEqual(versions, want) {
-		t.Errorf("asked versions %v, want %v", versions, want)
-	}
-	_, err := c.Set(t.Context(), asked)
-	var refused *oncrpc.AcceptError
-	if !errors.As(err, &refused) || *refused != (oncrpc.AcceptError{Stat: oncrpc.ProgMismatch, Low: 2, High: 3}) {
-		t.Errorf("Set: %v, want PROG_MISMATCH", err)
+		switch call.Procedure {
+		case ProcSet, ProcUnset:
+			return success(call, xdr.AppendBool(nil, true))
+		case ProcGetPort: // GETADDR of version 3
+			if call.Version == RPCBVers3 {
+				return success(call, xdr.AppendString(nil, "10.0.0.5.8.1"))
+			}
+			return success(call, xdr.AppendUint32(nil, 2049))
+		case ProcDump:
+			if call.Version == RPCBVers3 {
+				return success(call, xdr.AppendBool(AppendRPCBElement(nil, asked), false))
+			}
+			odd := AppendMappingElement(AppendMappingElement(nil, Mapping{1, 1, 99, 1}), Mapping{1, 1, ProtTCP, 65536})
+			return success(call, xdr.AppendBool(AppendMappingElement(odd, mapping), false))
+		}
+		return success(call, xdr.AppendUint32(nil, 1000))
 	}
 }
 
-// A portmapper of version 2 alone: the error is that of the last question.
+// Where a version is missing, an older one is asked the same, however the portmapper says that it doesn't know the newer.
+func TestClientStepsDown(t *testing.T) {
+	ctx := t.Context()
+	v2 := RPCB{Program: 100003, Version: 3, Netid: TCP, Addr: "0.0.0.0.8.1"}
+	set := func(c *Client) (any, error) { return c.Set(ctx, asked) }
+	unset := func(c *Client) (any, error) { return c.Unset(ctx, asked) }
+	unsetAll := func(c *Client) (any, error) { return c.Unset(ctx, RPCB{Program: 100003, Version: 3}) }
+	getAddr := func(c *Client) (any, error) { return c.GetAddr(ctx, asked) }
+	dump := func(c *Client) (any, error) { return c.Dump(ctx) }
+	getTime := func(c *Client) (any, error) { return c.GetTime(ctx) }
+	tests := []struct {
+		name   string
+		do     func(*Client) (any, error)
+		newest uint32
+		want   any
+		err    error
+		asked  []uint32
+	}{
+		{"Set", set, 3, true, nil, []uint32{4, 3}},
+		{"Set", set, 2, true, nil, []uint32{4, 3, 2}},
+		{"Set of IPv6", func(c *Client) (any, error) {
+			return c.Set(ctx, RPCB{Program: 1, Version: 1, Netid: TCP6, Addr: "::.8.1"})
+		}, 2, false, ErrNotVersion2, []uint32{4, 3}},
+		{"Unset", unset, 3, true, nil, []uint32{4, 3}},
+		{"Unset", unset, 2, false, ErrNotVersion2, []uint32{4, 3}},
+		{"Unset all", unsetAll, 2, true, nil, []uint32{4, 3, 2}},
+		{"GetAddr", getAddr, 3, "10.0.0.5.8.1", nil, []uint32{4, 3}},
+		{"GetAddr", getAddr, 2, "127.0.0.1.8.1", nil, []uint32{4, 3, 2}},
+		{"Dump", dump, 3, []RPCB{asked}, nil, []uint32{4, 3}},
+		{"Dump", dump, 2, []RPCB{v2}, nil, []uint32{4, 3, 2}},
+		{"GetTime", getTime, 3, time.Unix(1000, 0), nil, []uint32{4, 3}},
+	}
+	for _, how := range []oncrpc.AcceptStat{oncrpc.ProgMismatch, oncrpc.ProgUnavail, oncrpc.ProcUnavail, oncrpc.GarbageArgs} {
+		for _, network := range []string{"tcp", "udp"} {
+			for _, tt := range tests {
+				var versions record
+				c := dial(t, network, fakePortmapper(t, network, anOldPortmapper(tt.newest, how, &versions)))
+				got, err := tt.do(c)
+				if !errors.Is(err, tt.err) || !reflect.DeepEqual(got, tt.want) {
+					t.Errorf("%s over %s, newest %d, %v: %v, %v; want %v, %v", tt.name, network, tt.newest, how, got, err, tt.want, tt.err)
+				}
+				c.Close()
+				if !reflect.DeepEqual(versions.all(), tt.asked) {
+					t.Errorf("%s over %s, newest %d, %v: asked versions %v, want %v", tt.name, network, tt.newest, how, versions.all(), tt.asked)
+				}
+			}
+		}
+	}
+}
+
+// Any other refusal is an answer: there is no use in asking again.
+func TestClientStepsDownNoFurther(t *testing.T) {
+	var versions record
+	old := dial(t, "tcp", fakePortmapper(t, "tcp", anOldPortmapper(2, oncrpc.SystemErr, &versions)))
+	if _, err := old.Dump(t.Context()); err == nil || len(versions.all()) != 1 {
+		t.Errorf("%v after versions %v, want an error after one", err, versions.all())
+	}
+	var asks record
+	c := dial(t, "tcp", fakePortmapper(t, "tcp", func(call oncrpc.Call) []byte {
+		asks.add(call.Version)
+		return oncrpc.AppendAuthError(nil, call.XID, oncrpc.AuthTooWeak)
+	}))
+	var denied *oncrpc.DeniedError
+	if _, err := c.Set(t.Context(), asked); !errors.As(err, &denied) || len(asks.all()) != 1 {
+		t.Errorf("%v after %d calls, want AUTH_TOOWEAK after one", err, len(asks.all()))
+	}
+}
+
+// What no version can do is told with the version asked last.
 func TestClientOldPortmapper(t *testing.T) {
 	c := dial(t, "tcp", fakePortmapper(t, "tcp", func(call oncrpc.Call) []byte {
-		return oncrpc.AppendProgMismatch(nil, call.XID, 2, 2)
+		return oncrpc.AppendProgMismatch(nil, call.XID, 5, 6)
 	}))
 	_, err := c.GetAddr(t.Context(), asked)
-	var asked *Error
-	if !errors.As(err, &asked) || asked.Version != 3 || asked.Op != "GETADDR" {
-		t.Errorf("%v, want an error of version 3", err)
+	var e *Error
+	if !errors.As(err, &e) || e.Version != 2 || e.Op != "GETPORT" || e.About != asked {
+		t.Errorf("%v, want an error of version 2", err)
+	}
+}
+
+// A port that is none doesn't become another port.
+func TestGetAddrBadPort(t *testing.T) {
+	c := dial(t, "tcp", fakePortmapper(t, "tcp", func(call oncrpc.Call) []byte {
+		if call.Version != PMAPVers {
+			return oncrpc.AppendProgMismatch(nil, call.XID, 2, 2)
+		}
+		return success(call, xdr.AppendUint32(nil, 65536+2049))
+	}))
+	if addr, err := c.GetAddr(t.Context(), asked); addr != "" || !errors.Is(err, ErrBadPort) {
+		t.Errorf("%q, %v; want %v", addr, err, ErrBadPort)
 	}
 }
 
@@ -224,10 +331,10 @@ func TestClientErrors(t *testing.T) {
 		text   string
 	}{
 		{"denied", reply(func(xid uint32) []byte { return oncrpc.AppendAuthError(nil, xid, oncrpc.AuthTooWeak) }), set, nil,
-			"SET version 4 to tcp @@: call denied, AUTH_TOOWEAK: the server doesn't allow this from here"},
+			"SET version 4 to tcp @@ for program 100003 version 3 netid tcp: call denied, AUTH_TOOWEAK: the server doesn't allow this from here"},
 		{"no such program", reply(func(xid uint32) []byte { return oncrpc.AppendAccepted(nil, xid, oncrpc.ProgUnavail) }), dump, nil,
-			"DUMP version 4 to tcp @@: PROG_UNAVAIL: the server doesn't have this program"},
-		{"bool of 7", results(0, 0, 0, 7), set, xdr.ErrBadBool, "SET version 4 to tcp @@: xdr: boolean"},
+			"DUMP version 2 to tcp @@: PROG_UNAVAIL: the server doesn't have this program"},
+		{"bool of 7", results(0, 0, 0, 7), set, xdr.ErrBadBool, "SET version 4 to tcp @@ for program 100003 version 3 netid tcp: xdr: boolean"},
 		{"no bool", results(), set, xdr.ErrTruncated, "SET version 4"},
 		{"endless list", results(0, 0, 0, 1), dump, xdr.ErrTruncated, "DUMP version 4"},
 		{"string of 2^31-1", results(0x7f, 0xff, 0xff, 0xff), func(c *Client) error { _, err := c.GetAddr(ctx, asked); return err },
@@ -246,7 +353,7 @@ func TestClientErrors(t *testing.T) {
 			xdr.ErrTruncated, "GETPORT version 2"},
 		{"not a reply", func(call oncrpc.Call) []byte { return oncrpc.AppendCall(nil, call) },
 			func(c *Client) error { return c.Null(ctx, 2) }, oncrpc.ErrNotAReply, "NULL version 2"},
-		{"hangs up", func(oncrpc.Call) []byte { return nil }, set, io.ErrUnexpectedEOF, "SET version 4 to tcp @@: unexpected EOF"},
+		{"hangs up", func(oncrpc.Call) []byte { return nil }, set, io.ErrUnexpectedEOF, "SET version 4 to tcp @@ for program 100003 version 3 netid tcp: unexpected EOF"},
 	}
 	for _, tt := range tests {
 		address := fakePortmapper(t, "tcp", tt.handle)
@@ -300,7 +407,7 @@ func TestDialErrors(t *testing.T) {
 		{t.Context(), "tcp", "a:b:c", nil, "rpcbind: dial to tcp a:b:c: address a:b:c: too many colons"},
 	}
 	for _, tt := range tests {
-		c, err := Dial(tt.ctx, tt.network, tt.address)
+		c, err := DialPortmapper(tt.ctx, tt.network, tt.address)
 		var e *Error
 		if c != nil || !errors.As(err, &e) || e.Op != "dial" || !strings.HasPrefix(err.Error(), tt.text) {
 			t.Errorf("%s %s: %v, want %q", tt.network, tt.address, err, tt.text)

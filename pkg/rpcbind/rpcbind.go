@@ -5,6 +5,41 @@
 // that a client would use, to the address at which that program listens on the portmapper's host:
 //
 //	(100003, 3, "tcp") -> "10.0.0.5.8.1"    NFS version 3 over TCP: host 10.0.0.5, port 8×256+1 = 2049
+//
+// # Servers
+//
+// [Register] makes a program known to the portmapper of its host, keeps it known when that is started again, and takes it
+// back at the end:
+//
+//	registration, err := rpcbind.Register(ctx, 100003, 3, listener)
+//	defer registration.Close()
+//
+// A host without a portmapper, and a test, can have one in the program itself: package portmapper.
+//
+// # Clients
+//
+// [Dial] finds where a program of another host listens and connects to it; [Lookup] only finds it, for those who have an
+// RPC library of their own:
+//
+//	nfs, err := rpcbind.Dial(ctx, "tcp", "nfs.example", 100003, 3)
+//
+// [Broadcast] asks all portmappers of the local networks. A [Client], which [DialPortmapper] and [DialLocal] open, has
+// every procedure of the protocol.
+//
+// # Layers
+//
+//	Register  Dial  Lookup  Broadcast      what programs want
+//	Client                                 what a portmapper can be asked      RFC 1833
+//	RPCB  Mapping  Entry  Stats  Netid     what it answers                     RFC 1833, RFC 5665
+//	package oncrpc                         calls and replies                   RFC 5531
+//	package xdr                            integers, strings, opaque           RFC 4506
+//
+// # What can be relied on
+//
+// Whatever a server sends, it is a result or an error, never a panic; memory is bounded by the octets that arrived, and
+// those by 4 MiB a reply. Every function that waits takes a context and returns when that ends. Every error of a
+// conversation is an [*Error]. Text in results is the server's: it may hold anything, and should be escaped before a
+// terminal sees it. Nothing here keeps state in package variables, reads files, or logs.
 package rpcbind
 
 // Program is the program number of the portmapper (RFC 1833 sections 2.1 and 3.1).

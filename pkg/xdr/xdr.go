@@ -1,20 +1,54 @@
-// Package xdr encodes and decodes the External Data Representation of RFC 4506, as far as ONC RPC and its
-// portmapper need it.
+// Package xdr encodes and decodes the External Data Representation of RFC 4506, without reflection and without
+// generated code.
+//
+//	package rpcbind    what a portmapper says       RFC 1833, RFC 5665
+//	package oncrpc     calls, replies, transports   RFC 5531
+//	package xdr        integers, strings, opaque    RFC 4506
 //
 // Encoding appends: every Append function takes a slice, adds whole four-octet units to it and returns the
 // longer slice, as the built-in append does. Decoding moves a cursor: a [Decoder] reads items one after another
 // from a slice and remembers the first error, so a caller decodes a whole structure and asks once, with
 // [Decoder.Err], whether all of it was there.
 //
-// Nothing here allocates in proportion to a length that the peer announced: a variable-length item is returned
-// as a slice of the input, after its length was checked against the octets that are there.
+// XDR's types and what to use for them:
 //
-// Neither the functions nor a Decoder are safe for concurrent use of the same slice or Decoder.
+//	int, enum               4 octets                 AppendInt32      Int32
+//	unsigned int            4 octets                 AppendUint32     Uint32
+//	bool                    4 octets                 AppendBool       Bool
+//	hyper                   8 octets                 AppendInt64      Int64
+//	unsigned hyper          8 octets                 AppendUint64     Uint64
+//	float, double           4, 8 octets              AppendFloat32    Float32 and the same with 64
+//	opaque x[n]             n, padded                AppendFixed      Fixed
+//	opaque x<m>             4 + n, padded            AppendOpaque     Opaque
+//	string x<m>             4 + n, padded            AppendString     String
+//	T x[n]                  n items                  a loop           a loop
+//	T x<m>                  4 + n items              AppendUint32     Count, and a loop
+//	T *x                    4, or 4 + an item        AppendBool       Bool, and an if
+//	union switch (T d)      the discriminant's,      as for T         as for T, and a switch with
+//	                        and the chosen arm's                      Fail in its default
+//	struct                  the fields in order
+//
+// quadruple, which C compilers don't agree on and no RPC program in use has, isn't here.
+//
+// # Limits
+//
+// Nothing here allocates in proportion to a length that the peer announced: variable-length opaque data is returned
+// as a slice of the input, a string as a copy of it, after the length was checked against the octets that are there and
+// against the limit that the caller gives. Give the limit of the protocol's specification (the m above); where that
+// says none, [math.MaxUint32]. [Decoder.Count] does the same for arrays: what it returns may be allocated. An item can
+// have up to 2^32-1 octets on the wire; on 32-bit systems what is longer than an int fits in no slice and so is
+// truncated input.
+//
+// # Concurrency and errors
+//
+// Neither the functions nor a Decoder are safe for concurrent use of the same slice or Decoder. Encoding has no errors.
+// Those of decoding are [ErrTruncated], [ErrTooLong], [ErrBadBool], and what [Decoder.Fail] was given.
 package xdr
 
 import (
 	"encoding/binary"
 	"errors"
+	"math"
 )
 
 // Unit is the size in octets that every XDR item is padded to (RFC 4506 section 3).
@@ -27,6 +61,9 @@ var (
 	ErrTooLong = errors.New("xdr: item is longer than its maximum")
 	// ErrBadBool says that a boolean or an optional's discriminant was neither 0 nor 1.
 	ErrBadBool = errors.New("xdr: boolean is neither 0 nor 1")
+	// ErrBadEnum is for [Decoder.Fail]: an enumeration or a union's discriminant has a value that its declaration
+	// doesn't have.
+	ErrBadEnum = errors.New("xdr: enumeration has no such value")
 )
 
 // Padded returns n rounded up to a multiple of [Unit]: the octets that n octets of opaque data take, without
@@ -40,12 +77,35 @@ func OpaqueSize(n int) int { return Unit + Padded(n) }
 // AppendUint32 appends an unsigned integer: 4 octets, big-endian (RFC 4506 section 4.2).
 func AppendUint32(dst []byte, v uint32) []byte { return binary.BigEndian.AppendUint32(dst, v) }
 
+// AppendInt32 appends an integer or an enumeration: 4 octets, big-endian, two's complement (RFC 4506 sections 4.1 and
+// 4.3).
+func AppendInt32(dst []byte, v int32) []byte { return AppendUint32(dst, uint32(v)) }
+
+// AppendUint64 appends an unsigned hyper integer: 8 octets, big-endian (RFC 4506 section 4.5).
+func AppendUint64(dst []byte, v uint64) []byte { return binary.BigEndian.AppendUint64(dst, v) }
+
+// AppendInt64 appends a hyper integer: 8 octets, big-endian, two's complement (RFC 4506 section 4.5).
+func AppendInt64(dst []byte, v int64) []byte { return AppendUint64(dst, uint64(v)) }
+
+// AppendFloat32 appends a single-precision number of IEEE 754: 4 octets (RFC 4506 section 4.6).
+func AppendFloat32(dst []byte, v float32) []byte { return AppendUint32(dst, math.Float32bits(v)) }
+
+// AppendFloat64 appends a double-precision number of IEEE 754: 8 octets (RFC 4506 section 4.7).
+func AppendFloat64(dst []byte, v float64) []byte { return AppendUint64(dst, math.Float64bits(v)) }
+
 // AppendBool appends a boolean: 4 octets, 0 or 1 (RFC 4506 section 4.4).
 func AppendBool(dst []byte, v bool) []byte {
 	if v {
 		return AppendUint32(dst, 1)
 	}
 	return AppendUint32(dst, 0)
+}
+
+// AppendFixed appends fixed-length opaque data: the octets and zero padding to a multiple of 4, no length (RFC 4506
+// section 4.9).
+func AppendFixed(dst, data []byte) []byte {
+	dst = append(dst, data...)
+	return appendPadding(dst, len(data))
 }
 
 // AppendOpaque appends variable-length opaque data: its length in 4 octets, the data, and zero padding to a
@@ -66,77 +126,4 @@ func AppendString(dst []byte, s string) []byte {
 func appendPadding(dst []byte, n int) []byte {
 	const zeros = "\x00\x00\x00"
 	return append(dst, zeros[:Padded(n)-n]...)
-}
-
-// Decoder is a cursor over encoded data. The zero value has nothing to read; make one with [NewDecoder].
-//
-// After the first error every method returns a zero value and moves no further; [Decoder.Err] tells the error.
-// Slices that a Decoder returns alias its input.
-type Decoder struct {
-	rest []byte
-	err  error
-}
-
-// NewDecoder returns a Decoder that reads from b, which it keeps and never changes.
-func NewDecoder(b []byte) Decoder { return Decoder{rest: b} }
-
-// Err returns the first error met, or nil: [ErrTruncated], [ErrTooLong] or [ErrBadBool].
-func (d *Decoder) Err() error { return d.err }
-
-// Rest returns the octets that were not read yet; after an error, nil.
-func (d *Decoder) Rest() []byte { return d.rest }
-
-// Uint32 reads an unsigned integer of 4 octets (RFC 4506 section 4.2).
-func (d *Decoder) Uint32() uint32 {
-	if len(d.rest) < Unit {
-		d.fail(ErrTruncated)
-		return 0
-	}
-	v := binary.BigEndian.Uint32(d.rest)
-	d.rest = d.rest[Unit:]
-	return v
-}
-
-// Bool reads a boolean of 4 octets (RFC 4506 section 4.4). It reads as well the discriminant of optional data
-// (section 4.19), of which XDR's linked lists are made.
-func (d *Decoder) Bool() bool {
-	v := d.Uint32()
-	if v > 1 {
-		d.fail(ErrBadBool)
-	}
-	return d.err == nil && v == 1
-}
-
-// Opaque reads variable-length opaque data of at most limit octets (RFC 4506 section 4.10) and returns it
-// without its padding. The padding has to be there, its content is not looked at, as in every implementation
-// in use.
-func (d *Decoder) Opaque(limit uint32) []byte {
-	n := d.Uint32()
-	if d.err != nil {
-		return nil
-	}
-	if n > limit {
-		d.fail(ErrTooLong)
-		return nil
-	}
-	return d.Fixed(n)
-}
-
-// Fixed reads n octets of fixed-length opaque data and their padding (RFC 4506 section 4.9).
-func (d *Decoder) Fixed(n uint32) []byte {
-	// Compared as 64-bit numbers: rounding up a length near 2^32 must not wrap to a small one.
-	if (uint64(n)+Unit-1)&^(Unit-1) > uint64(len(d.rest)) {
-		d.fail(ErrTruncated)
-		return nil
-	}
-	data := d.rest[:n:n]
-	d.rest = d.rest[Padded(int(n)):]
-	return data
-}
-
-func (d *Decoder) fail(err error) {
-	if d.err == nil {
-		d.err = err
-	}
-	d.rest = nil
 }

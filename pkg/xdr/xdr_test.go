@@ -30,6 +30,16 @@ func TestAppend(t *testing.T) {
 		{"uint32 zero", xdr.AppendUint32(nil, 0), "\x00\x00\x00\x00"},
 		{"uint32 order", xdr.AppendUint32(nil, 0x01020304), "\x01\x02\x03\x04"},
 		{"uint32 largest", xdr.AppendUint32(nil, math.MaxUint32), "\xff\xff\xff\xff"},
+		{"int32 -1", xdr.AppendInt32(nil, -1), "\xff\xff\xff\xff"},
+		{"int32 smallest", xdr.AppendInt32(nil, math.MinInt32), "\x80\x00\x00\x00"},
+		{"uint64 order", xdr.AppendUint64(nil, 0x0102030405060708), "\x01\x02\x03\x04\x05\x06\x07\x08"},
+		{"int64 -2", xdr.AppendInt64(nil, -2), "\xff\xff\xff\xff\xff\xff\xff\xfe"},
+		{"float32 -1.5", xdr.AppendFloat32(nil, -1.5), "\xbf\xc0\x00\x00"},
+		{"float64 1", xdr.AppendFloat64(nil, 1), "\x3f\xf0\x00\x00\x00\x00\x00\x00"},
+		{"float64 -0", xdr.AppendFloat64(nil, math.Copysign(0, -1)), "\x80\x00\x00\x00\x00\x00\x00\x00"},
+		{"fixed 0", xdr.AppendFixed(nil, nil), ""},
+		{"fixed 3", xdr.AppendFixed(nil, []byte("abc")), "abc\x00"},
+		{"fixed 4", xdr.AppendFixed(nil, []byte("abcd")), "abcd"},
 		{"bool false", xdr.AppendBool(nil, false), "\x00\x00\x00\x00"},
 		{"bool true", xdr.AppendBool(nil, true), "\x00\x00\x00\x01"},
 		{"opaque nil", xdr.AppendOpaque(nil, nil), "\x00\x00\x00\x00"},
@@ -128,6 +138,80 @@ func TestDecoderErrors(t *testing.T) {
 }
 
 // After an error nothing is read any more and the first error stays.
+// What is appended is read back, at the ends of the ranges.
+func TestNumbers(t *testing.T) {
+	for _, v := range []int64{0, 1, -1, math.MaxInt32, math.MinInt32, math.MaxInt64, math.MinInt64} {
+		d := xdr.NewDecoder(xdr.AppendUint64(xdr.AppendInt64(xdr.AppendInt32(nil, int32(v)), v), uint64(v)))
+		if a, b, c := d.Int32(), d.Int64(), d.Uint64(); a != int32(v) || b != v || c != uint64(v) || d.Err() != nil || len(d.Rest()) != 0 {
+			t.Errorf("%d: %d, %d, %d, %v", v, a, b, c, d.Err())
+		}
+	}
+	for _, v := range []float64{0, 1, -1, math.Inf(1), math.Inf(-1), math.MaxFloat64, math.SmallestNonzeroFloat64, math.NaN()} {
+		d := xdr.NewDecoder(xdr.AppendFloat64(xdr.AppendFloat32(nil, float32(v)), v))
+		a, b := d.Float32(), d.Float64()
+		if math.Float32bits(a) != math.Float32bits(float32(v)) || math.Float64bits(b) != math.Float64bits(v) || d.Err() != nil {
+			t.Errorf("%v: %v, %v, %v", v, a, b, d.Err())
+		}
+	}
+}
+
+// A count is refused before anything is allocated for it.
+func TestDecoderCount(t *testing.T) {
+	tests := []struct {
+		name        string
+		in          string
+		limit, size uint32
+		want        int
+		err         error
+	}{
+		{"none", "\x00\x00\x00\x00", 0, 4, 0, nil},
+		{"at the limit", "\x00\x00\x00\x02aaaabbbb", 2, 4, 2, nil},
+		{"above the limit", "\x00\x00\x00\x03aaaabbbbcccc", 2, 4, 0, xdr.ErrTooLong},
+		{"above the limit and what is there", "\xff\xff\xff\xff", 2, 4, 0, xdr.ErrTooLong},
+		{"one item short", "\x00\x00\x00\x03aaaabbbb", 3, 4, 0, xdr.ErrTruncated},
+		{"one octet short", "\x00\x00\x00\x02aaaabbb", 3, 4, 0, xdr.ErrTruncated},
+		{"larger items than there are octets", "\x00\x00\x00\x02aaaabbbb", 3, 8, 0, xdr.ErrTruncated},
+		{"size 0 counts as 4", "\xff\xff\xff\xffaaaa", math.MaxUint32, 0, 0, xdr.ErrTruncated},
+		{"2^32-1 of 2^32-1", "\xff\xff\xff\xffaaaa", math.MaxUint32, math.MaxUint32, 0, xdr.ErrTruncated},
+		{"2^30 of 4", "\x40\x00\x00\x00aaaa", math.MaxUint32, 4, 0, xdr.ErrTruncated},
+		{"no count", "\x00\x00", 1, 4, 0, xdr.ErrTruncated},
+	}
+	for _, tt := range tests {
+		d := xdr.NewDecoder([]byte(tt.in))
+		if got := d.Count(tt.limit, tt.size); got != tt.want || d.Err() != tt.err {
+			t.Errorf("%s: %d, %v; want %d, %v", tt.name, got, d.Err(), tt.want, tt.err)
+		}
+	}
+}
+
+func TestDecoderFail(t *testing.T) {
+	d := xdr.NewDecoder([]byte("\x00\x00\x00\x01\x00\x00\x00\x02"))
+	d.Fail(nil)
+	if got := d.Uint32(); got != 1 || d.Err() != nil {
+		t.Errorf("after Fail(nil): %d, %v", got, d.Err())
+	}
+	d.Fail(xdr.ErrBadEnum)
+	d.Fail(xdr.ErrTooLong)
+	if got := d.Uint32(); got != 0 || d.Err() != xdr.ErrBadEnum || d.Rest() != nil {
+		t.Errorf("after Fail: %d, %v, rest %q; want 0, %v", got, d.Err(), d.Rest(), xdr.ErrBadEnum)
+	}
+}
+
+// A string is a copy: it stays when the input changes.
+func TestDecoderString(t *testing.T) {
+	in := xdr.AppendString(nil, "abcde")
+	d := xdr.NewDecoder(in)
+	got := d.String(5)
+	clear(in)
+	if got != "abcde" || d.Err() != nil {
+		t.Errorf("%q, %v", got, d.Err())
+	}
+	d = xdr.NewDecoder(xdr.AppendString(nil, "abcde"))
+	if got := d.String(4); got != "" || d.Err() != xdr.ErrTooLong {
+		t.Errorf("over the limit: %q, %v", got, d.Err())
+	}
+}
+
 func TestDecoderErrorIsSticky(t *testing.T) {
 	d := xdr.NewDecoder([]byte("\x00\x00\x00\x09\x00\x00\x00\x01more octets."))
 	if d.Bool() || d.Err() != xdr.ErrBadBool {
