@@ -64,11 +64,15 @@ func systemd(t *testing.T, old *bed.Daemon) string {
 		t.Fatal(err)
 	}
 	_, unified, _ := strings.Cut("\n"+string(own), "\n0::")
-	parent := filepath.Join(hierarchy, strings.TrimSpace(unified), fmt.Sprintf("gportmap-test-%d", os.Getppid()))
+	// A name of its own: a run that was killed may have left its group behind.
+	parent, err := os.MkdirTemp(filepath.Join(hierarchy, strings.TrimSpace(unified)), "gportmap-test-")
+	if err != nil {
+		t.Skipf("needs control groups that may be made: %v", err)
+	}
+	if err := os.Mkdir(filepath.Join(parent, "rpcbind.service"), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	for _, group := range []string{parent, filepath.Join(parent, "rpcbind.service")} {
-		if err := os.Mkdir(group, 0o755); err != nil {
-			t.Skipf("needs control groups that may be made: %v", err)
-		}
 		t.Cleanup(func() {
 			// Who was in it has just been killed, or is about to be.
 			waitUntil(t, "the control group is empty", func() bool { return os.Remove(group) == nil })
