@@ -151,7 +151,7 @@ func nisAnswers(t *testing.T, ns *bed.NS, record *transcript) {
 		{"ypwhich", bed.HostIPv4 + "\n"},
 		{"ypmatch nisuser passwd.byname", nisUser + "\n"},
 		{"ypmatch 4242 passwd.byuid", nisUser + "\n"},
-		{"ypcat passwd.byname", "\n" + nisUser + "\n"},
+		{"ypcat passwd.byname", nisUser + "\n"},
 		{"ypcat -k rpc.bynumber", "100004 ypserv"},
 	} {
 		got := run(t, ns, line(c.words))
