@@ -40,6 +40,8 @@ type Policy struct {
 	// OwnAddress tells whether an address is one of this host's. Nil knows only loopback addresses and the address that
 	// the call was sent to.
 	OwnAddress func(netip.Addr) bool
+	// Limit bounds how many datagrams are answered; nil answers all.
+	Limit *Limiter
 	// Degraded, if not nil, is called at most once: when an owner had to be told by the caller's port, with the error
 	// that prevented better.
 	Degraded func(err error)
@@ -104,10 +106,24 @@ func ownerOf(uid uint32) string {
 	return strconv.FormatUint(uint64(uid), 10)
 }
 
-// MayAmplify tells whether a datagram's answer may be larger than the call: only if it goes to this host itself. A
-// neighbour can forge our own address as well, but then nobody beside us gets the answer. The interface is not asked,
-// because the kernel names that of the address, not loopback, for what we send to our own address.
-func (p *Policy) MayAmplify(from portmap.Caller) bool {
+// MayAnswer tells whether a datagram is answered. Those of this host always are.
+func (p *Policy) MayAnswer(from portmap.Caller) bool {
+	return p.Limit == nil || from.Loopback || p.Limit.take(from.Remote.Addr()) || p.ours(from)
+}
+
+// Permits tells whether a caller may make calls of a class about a program.
+func (p *Policy) Permits(portmap.Caller, portmap.Class, uint32) bool { return true }
+
+// MayForward tells whether a procedure may be called for others.
+func (p *Policy) MayForward(prog, proc uint32) bool { return true }
+
+// MayAmplify tells whether a datagram's answer may be larger than the call: only if it goes to this host itself.
+func (p *Policy) MayAmplify(from portmap.Caller, _ portmap.Class) bool { return p.ours(from) }
+
+// ours tells whether what is sent to the caller goes to this host itself. A neighbour can forge our own address as well, but
+// then nobody beside us gets the answer. The interface is not asked, because the kernel names that of the address, not
+// loopback, for what we send to our own address.
+func (p *Policy) ours(from portmap.Caller) bool {
 	if from.Transport == portmap.Local {
 		return true
 	}

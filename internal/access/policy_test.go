@@ -146,7 +146,7 @@ func TestMayAmplify(t *testing.T) {
 		{"neighbour", caller(portmap.UDP, "10.0.0.9:900", "10.0.0.5:111", false), false},
 		{"no address", portmap.Caller{Transport: portmap.UDP6, Loopback: true}, false},
 	} {
-		if got := (&Policy{OwnAddress: own, Insecure: true}).MayAmplify(c.from); got != c.want {
+		if got := (&Policy{OwnAddress: own, Insecure: true}).MayAmplify(c.from, portmap.List); got != c.want {
 			t.Errorf("%s: MayAmplify = %v, want %v", c.name, got, c.want)
 		}
 	}

@@ -201,10 +201,12 @@ func newPolicy(c Config, host *interfaces) *access.Policy {
 	if c.Insecure {
 		c.Log.Warn("insecure: callers of every host may register and unregister")
 	}
+	began := time.Now()
 	return &access.Policy{
 		Insecure:    c.Insecure,
 		SocketOwner: socketOwner,
 		OwnAddress:  host.isOwn,
+		Limit:       access.NewLimiter(access.DefaultAnswerRate, func() int64 { return int64(time.Since(began)) }),
 		Degraded: func(err error) {
 			c.Log.Warn("the kernel doesn't tell who calls over loopback: taking ports below 1024 for root's, all others for nobody's", "err", err)
 		},

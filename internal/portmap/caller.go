@@ -59,15 +59,3 @@ type Caller struct {
 	UID    uint32
 	HasUID bool
 }
-
-// Policy judges callers. It is asked only where its answer matters, from several goroutines at once.
-type Policy interface {
-	// MayRegister tells whether the caller may SET and UNSET: by rule, whether it is a process of this host.
-	MayRegister(from Caller) bool
-	// Owner returns the owner that registrations of the caller get and that its UNSETs have to match:
-	// "superuser", a decimal uid, or "unknown".
-	Owner(from Caller) string
-	// MayAmplify tells whether a datagram's answer may be larger than the call. It should be true only for callers
-	// whose source address can't be forged.
-	MayAmplify(from Caller) bool
-}

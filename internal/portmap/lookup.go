@@ -12,6 +12,9 @@ func (p *Portmapper) getPort(dst []byte, r *request) []byte {
 	if !ok {
 		return appendGarbageArgs(dst, r)
 	}
+	if !p.permits(r, m.Program) {
+		return appendRefused(dst, r)
+	}
 	var port uint32
 	if netid, ok := rpcbind.NetidOfProt(m.Prot); ok {
 		exact := false
@@ -40,6 +43,9 @@ func (p *Portmapper) getAddr(dst []byte, r *request, rule versionRule) []byte {
 	a, ok := readRPCBArgs(r.Args)
 	if !ok {
 		return appendGarbageArgs(dst, r)
+	}
+	if !p.permits(r, a.prog) {
+		return appendRefused(dst, r)
 	}
 	t := r.from.Transport
 	e := p.table.Lookup(a.prog, a.vers, t.Netid())
@@ -76,6 +82,9 @@ func (p *Portmapper) getAddrList(dst []byte, r *request) []byte {
 	if !ok {
 		return appendGarbageArgs(dst, r)
 	}
+	if !p.permits(r, a.prog) {
+		return appendRefused(dst, r)
+	}
 	hint := cString(a.addr)
 	t := r.from.Transport
 	usable := t != Local && hintFits(hint, t)
@@ -99,21 +108,21 @@ func (p *Portmapper) getAddrList(dst []byte, r *request) []byte {
 
 // dump is DUMP of versions 3 and 4: every registration in the order of arrival.
 func (p *Portmapper) dump(dst []byte, r *request) []byte {
-	return appendList(dst, r, p.table.RPCBs())
+	return p.appendList(dst, r, p.table.RPCBs())
 }
 
 // dumpMappings is DUMP of version 2: the registrations on tcp and udp.
 func (p *Portmapper) dumpMappings(dst []byte, r *request) []byte {
-	return appendList(dst, r, p.table.Mappings())
+	return p.appendList(dst, r, p.table.Mappings())
 }
 
 // appendList appends an encoded list and its end. A list that the reply has no room for isn't copied first: a
 // datagram of 40 octets must not cost a copy of the whole table.
-func appendList(dst []byte, r *request, elements []byte) []byte {
+func (p *Portmapper) appendList(dst []byte, r *request, elements []byte) []byte {
 	start := len(dst)
 	dst = appendSuccess(dst, r)
-	if len(dst)-start+len(elements)+xdr.Unit > r.room {
-		return appendTooLarge(dst[:start], r)
+	if len(dst)-start+len(elements)+xdr.Unit > p.room(r) {
+		return p.appendTooLarge(dst[:start], r)
 	}
 	return xdr.AppendBool(append(dst, elements...), false)
 }

@@ -7,21 +7,12 @@
 package portmap
 
 import (
-	"math"
 	"sync/atomic"
 
 	"github.com/gportmap/gportmap/internal/registry"
 	"github.com/gportmap/gportmap/pkg/oncrpc"
 	"github.com/gportmap/gportmap/pkg/rpcbind"
 )
-
-// MaxDatagram is the largest reply in octets that is sent over UDP, rpcbind's limit. A result that doesn't fit is
-// answered SYSTEM_ERR.
-const MaxDatagram = 9000
-
-// addrAllowance is how much larger than its call the answer to GETADDR and GETVERSADDR may be for a caller that
-// may be forged: an IPv6 address of 47 octets against a call without any strings.
-const addrAllowance = 16
 
 // Config is what a Portmapper works with. Table, Policy and Now are needed.
 type Config struct {
@@ -73,22 +64,24 @@ var lastProc = [...]uint32{rpcbind.ProcCallIt, rpcbind.ProcTAddr2UAddr, rpcbind.
 // GETVERSADDR and NULL, if dst has room.
 func (p *Portmapper) AppendReply(dst, call []byte, from Caller) []byte {
 	start := len(dst)
-	dst = p.appendReply(dst, call, from)
+	if !from.Transport.Datagram() || p.policy.MayAnswer(from) {
+		r := request{from: from, size: len(call)}
+		dst = p.fit(p.appendReply(dst, call, &r), start, &r)
+	}
 	if p.observe != nil {
 		p.observe(from, call, dst[start:])
 	}
 	return dst
 }
 
-// request is a call that passed the checks of its header.
+// request is a call; what is embedded is set once its header passed the checks.
 type request struct {
 	oncrpc.Call
 	from Caller
 	size int // of the call in octets
-	room int // octets that the reply may have
 }
 
-func (p *Portmapper) appendReply(dst, call []byte, from Caller) []byte {
+func (p *Portmapper) appendReply(dst, call []byte, r *request) []byte {
 	c, err := oncrpc.ParseCall(call)
 	if err != nil {
 		return dst
@@ -110,42 +103,15 @@ func (p *Portmapper) appendReply(dst, call []byte, from Caller) []byte {
 		return oncrpc.AppendAccepted(dst, c.XID, oncrpc.ProcUnavail)
 	}
 	p.stats.called(c.Version, c.Procedure)
-	r := request{Call: c, from: from, size: len(call)}
-	r.room = p.room(&r)
-	start := len(dst)
-	dst = p.serve(dst, &r)
-	if len(dst)-start > r.room {
-		dst = appendTooLarge(dst[:start], &r)
-	}
-	return dst
-}
-
-// room returns how many octets the reply may have. It is the one place where that is decided; what a procedure
-// makes beyond it is thrown away.
-func (p *Portmapper) room(r *request) int {
-	if !r.from.Transport.Datagram() {
-		return math.MaxInt
-	}
-	if p.policy.MayAmplify(r.from) {
-		return MaxDatagram
-	}
-	room := r.size
-	if r.Version != rpcbind.PMAPVers && (r.Procedure == rpcbind.ProcGetAddr || r.Procedure == rpcbind.ProcGetVersAddr) {
-		room += addrAllowance
-	}
-	return min(room, MaxDatagram)
-}
-
-// appendTooLarge answers a call whose result doesn't fit. Who may not have a large datagram can ask over TCP.
-func appendTooLarge(dst []byte, r *request) []byte {
-	if r.room == MaxDatagram {
-		return oncrpc.AppendAccepted(dst, r.XID, oncrpc.SystemErr)
-	}
-	return oncrpc.AppendAuthError(dst, r.XID, oncrpc.AuthTooWeak)
+	r.Call = c
+	return p.serve(dst, r)
 }
 
 // serve hands the call to its procedure. Procedures 1 to 5 have the same numbers in every version.
 func (p *Portmapper) serve(dst []byte, r *request) []byte {
+	if !namesProgram(r.Procedure) && !p.permits(r, 0) {
+		return appendRefused(dst, r)
+	}
 	v2 := r.Version == rpcbind.PMAPVers
 	switch r.Procedure {
 	case rpcbind.ProcNull:

@@ -71,6 +71,13 @@ func forwardable(prog, proc uint32) bool {
 	return true
 }
 
+// mayForward tells whether the caller may have that procedure called, and may know where its program is: the answer
+// tells that as well.
+func (p *Portmapper) mayForward(r *request, c *RemoteCall) bool {
+	return forwardable(c.Program, c.Proc) && p.permits(r, c.Program) &&
+		p.policy.Permits(r.from, Lookup, c.Program) && p.policy.MayForward(c.Program, c.Proc)
+}
+
 // callIt is CALLIT of versions 2 and 3, BCAST and INDIRECT of version 4: a call of another program on this host,
 // over UDP alone. CALLIT and BCAST are made to be broadcast, so they are silent on every failure; INDIRECT tells.
 func (p *Portmapper) callIt(dst []byte, r *request) []byte {
@@ -81,7 +88,7 @@ func (p *Portmapper) callIt(dst []byte, r *request) []byte {
 		return p.indirect(dst, r)
 	}
 	c, ok := p.readRemoteCall(r)
-	if !ok || !forwardable(c.Program, c.Proc) {
+	if !ok || !p.mayForward(r, &c) {
 		return dst
 	}
 	e := p.remoteService(r, &c, false)
@@ -100,8 +107,8 @@ func (p *Portmapper) indirect(dst []byte, r *request) []byte {
 	if !ok {
 		return appendGarbageArgs(dst, r)
 	}
-	if !forwardable(c.Program, c.Proc) {
-		return oncrpc.AppendAuthError(dst, r.XID, oncrpc.AuthTooWeak)
+	if !p.mayForward(r, &c) {
+		return appendRefused(dst, r)
 	}
 	e := p.remoteService(r, &c, true)
 	switch {
@@ -178,7 +185,6 @@ func (p *Portmapper) AppendRemoteReply(dst []byte, c *RemoteCall, reply []byte) 
 	start := len(dst)
 	r := request{from: c.From, size: c.Size}
 	r.XID, r.Version, r.Procedure = c.XID, c.Version, c.Procedure
-	r.room = p.room(&r)
 	indirect := c.Version == rpcbind.RPCBVers4 && c.Procedure == rpcbind.ProcIndirect
 	parsed, err := oncrpc.ParseReply(reply)
 	switch {
@@ -187,13 +193,7 @@ func (p *Portmapper) AppendRemoteReply(dst []byte, c *RemoteCall, reply []byte) 
 	case indirect:
 		dst = oncrpc.AppendAccepted(dst, c.XID, oncrpc.SystemErr)
 	}
-	switch {
-	case len(dst)-start <= r.room:
-		return dst
-	case indirect:
-		return appendTooLarge(dst[:start], &r)
-	}
-	return dst[:start]
+	return p.fit(dst, start, &r)
 }
 
 // appendRemoteResult appends the service's address, in version 2 its port, and its results as opaque data

@@ -15,7 +15,7 @@ type strictPolicy struct{ localPolicy }
 
 func (strictPolicy) MayRegister(Caller) bool { return true }
 
-func (strictPolicy) MayAmplify(Caller) bool { return false }
+func (strictPolicy) MayAmplify(Caller, Class) bool { return false }
 
 // choice makes random calls and tables.
 type choice struct{ *rand.Rand }

@@ -5,7 +5,6 @@ import (
 	"net/netip"
 
 	"github.com/gportmap/gportmap/internal/registry"
-	"github.com/gportmap/gportmap/pkg/oncrpc"
 	"github.com/gportmap/gportmap/pkg/rpcbind"
 	"github.com/gportmap/gportmap/pkg/xdr"
 )
@@ -17,8 +16,8 @@ func (p *Portmapper) set(dst []byte, r *request) []byte {
 	if !ok {
 		return appendGarbageArgs(dst, r)
 	}
-	if !p.policy.MayRegister(r.from) {
-		return oncrpc.AppendAuthError(dst, r.XID, oncrpc.AuthTooWeak)
+	if !p.permits(r, a.prog) || !p.policy.MayRegister(r.from) {
+		return appendRefused(dst, r)
 	}
 	return p.register(dst, r, rpcbind.RPCB{
 		Program: a.prog, Version: a.vers, Netid: rpcbind.Netid(a.netid), Addr: string(a.addr),
@@ -31,8 +30,8 @@ func (p *Portmapper) pmapSet(dst []byte, r *request) []byte {
 	if !ok {
 		return appendGarbageArgs(dst, r)
 	}
-	if !p.policy.MayRegister(r.from) {
-		return oncrpc.AppendAuthError(dst, r.XID, oncrpc.AuthTooWeak)
+	if !p.permits(r, m.Program) || !p.policy.MayRegister(r.from) {
+		return appendRefused(dst, r)
 	}
 	netid, ok := rpcbind.NetidOfProt(m.Prot)
 	if !ok || m.Port > 0xffff {
@@ -79,8 +78,8 @@ func (p *Portmapper) unset(dst []byte, r *request) []byte {
 	if !ok {
 		return appendGarbageArgs(dst, r)
 	}
-	if !p.policy.MayRegister(r.from) {
-		return oncrpc.AppendAuthError(dst, r.XID, oncrpc.AuthTooWeak)
+	if !p.permits(r, a.prog) || !p.policy.MayRegister(r.from) {
+		return appendRefused(dst, r)
 	}
 	netid := rpcbind.Netid(cString(a.netid))
 	return p.unregister(dst, r, a.prog, a.vers, func(n rpcbind.Netid) bool { return netid == "" || n.Is(netid) })
@@ -92,8 +91,8 @@ func (p *Portmapper) pmapUnset(dst []byte, r *request) []byte {
 	if !ok {
 		return appendGarbageArgs(dst, r)
 	}
-	if !p.policy.MayRegister(r.from) {
-		return oncrpc.AppendAuthError(dst, r.XID, oncrpc.AuthTooWeak)
+	if !p.permits(r, m.Program) || !p.policy.MayRegister(r.from) {
+		return appendRefused(dst, r)
 	}
 	return p.unregister(dst, r, m.Program, m.Version, func(n rpcbind.Netid) bool {
 		_, ok := n.Prot()

@@ -131,7 +131,13 @@ func isLocal(c Caller) bool {
 
 func (localPolicy) MayRegister(c Caller) bool { return isLocal(c) }
 
-func (localPolicy) MayAmplify(c Caller) bool { return isLocal(c) }
+func (localPolicy) MayAmplify(c Caller, _ Class) bool { return isLocal(c) }
+
+func (localPolicy) MayAnswer(Caller) bool { return true }
+
+func (localPolicy) Permits(Caller, Class, uint32) bool { return true }
+
+func (localPolicy) MayForward(prog, proc uint32) bool { return true }
 
 func (localPolicy) Owner(c Caller) string {
 	switch {

@@ -125,17 +125,20 @@ func New(o Options) *Portmapper {
 	p.access.OwnAddress = func(a netip.Addr) bool { return p.host.Load().own[a] }
 	p.portmap = portmap.New(portmap.Config{
 		Table:  p.table,
-		Policy: policy{p},
+		Policy: policy{&p.access, p},
 		Now:    func() uint32 { return uint32(time.Now().Unix()) },
 	})
 	return p
 }
 
 // policy is what a Portmapper's callers may.
-type policy struct{ p *Portmapper }
+type policy struct {
+	*access.Policy
+	p *Portmapper
+}
 
 func (y policy) MayRegister(from portmap.Caller) bool {
-	local := y.p.access.MayRegister(from)
+	local := y.Policy.MayRegister(from)
 	if y.p.options.MayRegister == nil {
 		return local
 	}
@@ -144,9 +147,6 @@ func (y policy) MayRegister(from portmap.Caller) bool {
 		UID: from.UID, HasUID: from.HasUID, OnThisHost: local,
 	})
 }
-
-func (y policy) Owner(from portmap.Caller) string    { return y.p.access.Owner(from) }
-func (y policy) MayAmplify(from portmap.Caller) bool { return y.p.access.MayAmplify(from) }
 
 // Register registers version vers of program prog at the addresses of its listeners, without a socket in between: see
 // [rpcbind.Addresses] for what they may be. What is registered for that version on those transports is replaced. The
