@@ -41,6 +41,10 @@ var rooms = map[string]room{
 		ours:  []string{"pkg/...", "internal/portmap", "internal/registry", "internal/access", "internal/sys"},
 		never: []string{"os/..."},
 	},
+	// Programs to learn from, which use what every importer of pkg can. The last is a module of its own, for what it needs.
+	"pkg/examples/calculator": {ours: []string{"pkg/xdr", "pkg/oncrpc", "pkg/rpcbind"}},
+	"pkg/examples/services":   {ours: []string{"pkg/rpcbind"}},
+	"pkg/examples/nfs":        {ours: []string{"pkg/rpcbind"}},
 
 	"internal/registry":  {ours: []string{"pkg/rpcbind", "pkg/xdr"}, never: purely, except: []string{"net/netip"}},
 	"internal/portmap":   {ours: []string{"pkg/...", "internal/registry", "internal/metrics"}, never: purely, except: []string{"net/netip"}},

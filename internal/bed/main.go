@@ -61,13 +61,21 @@ func Main(m *testing.M) {
 	m.Run()
 }
 
-// build compiles cmd/gportmap into path.
+// build compiles cmd/gportmap into path. It does so in the directory of
+// gportmap's module: the tests may be those of another one, as the example of
+// an NFS server, which lacks what the daemon needs.
 func build(path string) error {
+	const module = "github.com/gportmap/gportmap"
+	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", module).Output()
+	if err != nil {
+		return fmt.Errorf("go list -m %s: %w", module, err)
+	}
 	args := []string{"build", "-o", path}
 	if raceEnabled {
 		args = append(args, "-race")
 	}
-	cmd := exec.Command("go", append(args, "github.com/gportmap/gportmap/cmd/gportmap")...)
+	cmd := exec.Command("go", append(args, module+"/cmd/gportmap")...)
+	cmd.Dir = strings.TrimSpace(string(root))
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Run(); err != nil {
