@@ -10,8 +10,10 @@ LDFLAGS    = -s -w -X main.version=$(VERSION)
 # What the tests that need root compare with and register at the daemon.
 TEST_PACKAGES = rpcbind libtirpc-dev gcc libc6-dev pkg-config iproute2 procps nfs-ganesha nfs-ganesha-vfs nfs-common \
 	ypserv ypbind-mt yp-tools python3-minimal rpcsvc-proto sysvinit-utils netbase make
+# Modules inside this one, for what needs libraries that gportmap itself shall not depend on.
+MODULES = pkg/examples/nfs internal/bed/compare
 
-.PHONY: help build run test test-packages unit fuzz bench lint install clean
+.PHONY: help build run test test-packages unit fuzz bench lint api install clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,7 +27,7 @@ run: build ## start an instance without privileges, register and look up service
 test: test-packages lint unit fuzz ## everything that CI runs; as root on Debian it installs what it compares with
 
 unit: ## the tests, with the race detector; those that need root or a package say so when they are skipped
-	@GO=$(GO) sh .ci/unit -race -count=1 -timeout 20m
+	@GO=$(GO) MODULES='$(MODULES)' sh .ci/unit -race -count=1 -timeout 20m
 
 # The packages' services are not started: the tests start what they need in namespaces of their own.
 test-packages:
@@ -42,10 +44,16 @@ bench: ## microbenchmarks in the form that benchstat reads; as root, the ratios 
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 	$(GO) test -run '^TestRatio$$' -bed.ratio -count=1 -v ./internal/bed | grep -v '^ *|\|^=== \|^ *ratio_test.go.*namespaces'
 
-lint: ## gofmt and go vet
+lint: ## gofmt, go vet, also as other systems build pkg/, the modules' files, and that pkg/ keeps its promise to importers
 	@bad=$$(gofmt -l .); [ -z "$$bad" ] || { echo "not gofmt-ed: $$bad"; exit 1; }
 	$(GO) vet ./...
+	@set -e; for os in darwin windows freebsd; do echo "GOOS=$$os $(GO) vet ./pkg/..."; GOOS=$$os $(GO) vet ./pkg/...; done
+	@set -e; for m in $(MODULES); do echo "$(GO) vet, $$m"; $(GO) -C $$m vet ./...; $(GO) -C $$m mod tidy -diff; done
 	$(GO) mod verify
+	GO=$(GO) sh .ci/api check
+
+api: ## record what pkg/ exports as what importers may rely on
+	GO=$(GO) sh .ci/api record
 
 install: build ## into DESTDIR and PREFIX (/usr); the init script for INIT=sysv or openrc, where /etc/init.d is
 	install -D -m 755 bin/gportmap $(DESTDIR)$(PREFIX)/sbin/gportmap

@@ -151,6 +151,16 @@ func BenchmarkEncodeEntry(b *testing.B) {
 			appendEntry(buf, nfs)
 		}
 	})
+	b.Run("lib=go-nfs-client", func(b *testing.B) {
+		b.ReportAllocs()
+		var buf bytes.Buffer
+		for b.Loop() {
+			buf.Reset()
+			if err := vmwarexdr.Write(&buf, &nfs); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 	b.Run("lib=go-xdr", func(b *testing.B) {
 		b.ReportAllocs()
 		var buf bytes.Buffer
@@ -163,7 +173,7 @@ func BenchmarkEncodeEntry(b *testing.B) {
 	})
 }
 
-// Both make strings of their own.
+// All make strings of their own.
 func BenchmarkDecodeEntry(b *testing.B) {
 	message := appendEntry(nil, nfs)
 	b.Run("lib=gportmap", func(b *testing.B) {
@@ -172,6 +182,17 @@ func BenchmarkDecodeEntry(b *testing.B) {
 			d := xdr.NewDecoder(message)
 			if got := readEntry(&d); got.Program != nfs.Program || d.Err() != nil {
 				b.Fatal(got, d.Err())
+			}
+		}
+	})
+	b.Run("lib=go-nfs-client", func(b *testing.B) {
+		b.ReportAllocs()
+		r := bytes.NewReader(nil)
+		for b.Loop() {
+			r.Reset(message)
+			var got entry
+			if err := vmwarexdr.Read(r, &got); err != nil {
+				b.Fatal(err)
 			}
 		}
 	})
