@@ -13,7 +13,10 @@ TEST_PACKAGES = rpcbind libtirpc-dev gcc libc6-dev pkg-config iproute2 procps nf
 # Modules inside this one, for what needs libraries that gportmap itself shall not depend on.
 MODULES = pkg/examples/nfs internal/bed/compare
 
-.PHONY: help build run test test-packages unit fuzz bench lint api install clean
+# Where the Debian roots of test-systemd and test-kernel are kept; they are made anew when .ci/bed/root changes.
+BED_DIR   ?= /var/cache/gportmap-bed
+
+.PHONY: help build run test test-packages test-systemd test-kernel bed unit fuzz bench lint api install clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,7 +27,7 @@ build: ## bin/gportmap, a static binary
 run: build ## start an instance without privileges, register and look up services with it, stop it
 	@sh docs/demo.sh bin/gportmap
 
-test: test-packages lint unit fuzz ## everything that CI runs; as root on Debian it installs what it compares with
+test: test-packages lint unit fuzz test-systemd test-kernel ## everything that CI runs; as root on Debian it installs what it compares with
 
 unit: ## the tests, with the race detector; those that need root or a package say so when they are skipped
 	@GO=$(GO) MODULES='$(MODULES)' sh .ci/unit -race -count=1 -timeout 20m
@@ -33,6 +36,16 @@ unit: ## the tests, with the race detector; those that need root or a package sa
 test-packages:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then sh .ci/packages $(TEST_PACKAGES); \
 	else echo "not root on Debian: tests that need these packages are skipped where they are missing: $(TEST_PACKAGES)"; fi
+
+test-systemd: bed ## as root on Debian: under real systemd, in a container with servers that register
+	@BED_DIR='$(BED_DIR)' sh .ci/bed/run systemd bin/bed
+
+test-kernel: bed ## as root on Debian: with the NFS server of Debian's kernel, in a virtual machine
+	@BED_DIR='$(BED_DIR)' sh .ci/bed/run kernel bin/bed
+
+# What these two copy into their machines.
+bed:
+	@CGO_ENABLED=0 $(GO) build -o bin/bed/ ./internal/bed/callers
 
 fuzz: ## each fuzz target for FUZZTIME (5s)
 	@set -e; for pkg in $$($(GO) list ./...); do \

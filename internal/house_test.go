@@ -64,6 +64,8 @@ var rooms = map[string]room{
 
 	// The test bed runs daemons in namespaces that it makes.
 	"internal/bed": {ours: []string{"pkg/..."}},
+	// The clients that the machines of .ci/bed are asked by.
+	"internal/bed/callers": {ours: []string{"pkg/..."}},
 }
 
 // only says which rooms alone may import something.
