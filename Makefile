@@ -53,9 +53,10 @@ fuzz: ## each fuzz target for FUZZTIME (5s)
 	    echo "fuzz $$pkg $$f $(FUZZTIME)"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$pkg; \
 	  done; done
 
-bench: ## microbenchmarks in the form that benchstat reads; as root, the ratios against rpcbind
+bench: ## microbenchmarks for benchstat; as root, the loads beside rpcbind and a responder in C, written to docs/
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then sh .ci/packages rpcbind netbase gcc libc6-dev iproute2; fi
 	$(GO) test -run '^$$' -bench . -benchmem ./...
-	$(GO) test -run '^TestRatio$$' -bed.ratio -count=1 -v ./internal/bed | grep -v '^ *|\|^=== \|^ *ratio_test.go.*namespaces'
+	$(GO) test -run '^TestLoads$$' -count=1 -v -timeout 60m ./internal/bed/bench -load.full -load.out="$(CURDIR)/docs"
 
 lint: ## gofmt, go vet, also as other systems build pkg/, the modules' files, and that pkg/ keeps its promise to importers
 	@bad=$$(gofmt -l .); [ -z "$$bad" ] || { echo "not gofmt-ed: $$bad"; exit 1; }
