@@ -99,7 +99,8 @@ func acquire(c Config) (*instance.Lock, error) {
 	case errors.As(err, &running):
 		return nil, alreadyRunning(c, running)
 	case errors.Is(err, syscall.EACCES) && c.StateDir == "" && os.Geteuid() != 0:
-		err = fmt.Errorf("%w; the system's portmapper needs root, an instance of your own --state-dir and --port", err)
+		err = fmt.Errorf("%w; the system's portmapper needs root or a unit of systemd's with StandardOutput=file:%s, an instance of your own --state-dir and --port",
+			err, instance.DefaultPath)
 	}
 	return nil, byCause(ExitCantCreate, fmt.Errorf("instance lock: %w", err))
 }

@@ -56,11 +56,16 @@ const maxReplacements = 100
 
 // Acquire takes the lock on the file at path, which it creates if need be. It waits only for those who may have it for a
 // moment, to look or to clear stale files, and for a quarter of a second at most. The path's last element may not be a
-// symbolic link. Errors: a [*RunningError] if another process has it; a [*fs.PathError] if the file can't be opened or
-// isn't a regular one.
+// symbolic link. A process that may not open the file can be given it as standard input or output by whoever starts it.
+// Errors: a [*RunningError] if another process has it; a [*fs.PathError] if the file can't be opened or isn't a regular one.
 func Acquire(path string) (*Lock, error) {
 	for range maxReplacements {
 		f, err := open(path, syscall.O_CREAT)
+		if errors.Is(err, fs.ErrPermission) {
+			if given := inherited(path); given != nil {
+				f, err = given, nil
+			}
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -109,6 +114,23 @@ func open(path string, create int) (*os.File, error) {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: fmt.Errorf("is not a regular file (%v); remove it", info.Mode())}
 	}
 	return f, nil
+}
+
+// inherited returns the file at path if it is our standard input or output, else nil. So systemd gives the system's lock
+// file, in a directory that is root's, to a service without privileges: StandardOutput=file:/run/rpcbind.lock.
+func inherited(path string) *os.File {
+	for fd := range 2 {
+		dup, _, errno := syscall.Syscall(syscall.SYS_FCNTL, uintptr(fd), syscall.F_DUPFD_CLOEXEC, 3)
+		if errno != 0 {
+			continue
+		}
+		f := os.NewFile(dup, path)
+		if info, err := f.Stat(); err == nil && info.Mode().IsRegular() && same(path, f) {
+			return f
+		}
+		f.Close()
+	}
+	return nil
 }
 
 // Those who look (see [State]) or clear have the lock for a moment, soon after they began. It is waited for if that may be
@@ -168,6 +190,8 @@ func (l *Lock) Release() {
 	if same(l.path, l.file) {
 		_ = os.Remove(l.path)
 	}
+	// Closing isn't enough where whoever started us has the same open file, as our standard output has.
+	_ = syscall.Flock(int(l.file.Fd()), syscall.LOCK_UN)
 	l.file.Close()
 	l.file = nil
 }

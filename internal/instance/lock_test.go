@@ -243,6 +243,92 @@ func TestOneAtATime(t *testing.T) {
 	}
 }
 
+// TestLockGivenByAnother takes the lock as systemd's service without privileges does: by a descriptor of the file, in a
+// directory where it may neither open nor make it.
+func TestLockGivenByAnother(t *testing.T) {
+	needRoot(t)
+	const lockEnv = "GPORTMAP_TEST_GIVEN"
+	if path := os.Getenv(lockEnv); path != "" {
+		withGivenLock(t, path)
+		return
+	}
+	dir := t.TempDir()
+	path := filepath.Join(dir, "lock")
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, p := range []string{dir, filepath.Dir(dir)} {
+		if err := os.Chmod(p, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := stageCommand(t, "given", lockEnv+"="+path)
+	cmd.Stdin = f
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: alice, Gid: alice}}
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "--- PASS") {
+		t.Fatalf("as another user: %v\n%s", err, out)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Errorf("the file that only root may remove: %v", err)
+	}
+	// The open file is still ours, but no lock is on it.
+	l, err := Acquire(path)
+	if err != nil {
+		t.Fatalf("after the other one released it: %v", err)
+	}
+	defer l.Release()
+	cmd = stageCommand(t, "given", lockEnv+"="+path)
+	cmd.Stdin = f
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: alice, Gid: alice}}
+	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), ErrRunning.Error()) {
+		t.Errorf("while another process has it: %v\n%s", err, out)
+	}
+}
+
+// withGivenLock is the process of another user.
+func withGivenLock(t *testing.T, path string) {
+	if f, err := os.Open(path); err == nil {
+		f.Close()
+		t.Fatal("the file may be opened, so this shows nothing")
+	}
+	l, err := Acquire(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Release()
+	// What isn't the file at the path is no lock.
+	if _, err := Acquire(filepath.Join(filepath.Dir(path), "another")); !errors.Is(err, os.ErrPermission) {
+		t.Errorf("another file: %v, want that it is refused", err)
+	}
+	other, err := os.OpenFile("/proc/self/fd/0", os.O_RDONLY, 0)
+	if err == nil {
+		other.Close()
+		t.Error("the file may be opened by its descriptor")
+	}
+	if pid := taken(t, path); pid != os.Getpid() {
+		t.Errorf("the kernel says that %d has the lock, want us, %d", pid, os.Getpid())
+	}
+}
+
+// taken returns the process that took the lock on path, by the kernel's table.
+func taken(t *testing.T, path string) int {
+	t.Helper()
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i, _ := inodeOf(info)
+	locks, err := os.Open("/proc/locks")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer locks.Close()
+	return taker(locks, i)
+}
+
 func TestTaker(t *testing.T) {
 	const table = `1: POSIX  ADVISORY  WRITE 10 00:1a:1387 0 EOF
 2: FLOCK  ADVISORY  WRITE 20 00:1a:1387 0 EOF
