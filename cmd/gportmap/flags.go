@@ -28,7 +28,7 @@ type options struct {
 func parse(args []string, more ...func(*pflag.FlagSet)) (options, error) {
 	var o options
 	var hosts []string
-	var port string
+	var port, metrics string
 	f := pflag.NewFlagSet("gportmap", pflag.ContinueOnError)
 	f.SetInterspersed(false)
 	f.Usage = func() {}
@@ -45,6 +45,8 @@ func parse(args []string, more ...func(*pflag.FlagSet)) (options, error) {
 	f.StringVar(&port, "port", "", "")
 	f.StringVar(&o.Socket, "socket", "", "")
 	f.StringVar(&o.StateDir, "state-dir", "", "")
+	f.StringVar(&o.AdminGroup, "admin-group", "", "")
+	f.StringVar(&metrics, "metrics", "", "")
 	f.BoolVar(&o.Takeover, "takeover", false, "")
 	f.BoolVar(&o.help, "help", false, "")
 	for _, add := range more {
@@ -59,7 +61,7 @@ func parse(args []string, more ...func(*pflag.FlagSet)) (options, error) {
 	if f.NArg() > 0 {
 		return options{}, fmt.Errorf("unexpected argument %q; see --help", f.Arg(0))
 	}
-	for _, name := range []string{"port", "socket", "state-dir"} {
+	for _, name := range []string{"port", "socket", "state-dir", "admin-group", "metrics"} {
 		if f.Changed(name) && f.Lookup(name).Value.String() == "" {
 			return options{}, fmt.Errorf("--%s needs a value; see --help", name)
 		}
@@ -70,6 +72,11 @@ func parse(args []string, more ...func(*pflag.FlagSet)) (options, error) {
 	}
 	if f.Changed("port") {
 		if o.Port, err = parsePort(port); err != nil {
+			return options{}, err
+		}
+	}
+	if f.Changed("metrics") {
+		if o.Metrics, err = parseMetrics(metrics); err != nil {
 			return options{}, err
 		}
 	}
@@ -107,4 +114,16 @@ func parsePort(s string) (uint16, error) {
 		return 0, fmt.Errorf("--port %q: %w", s, errPort)
 	}
 	return uint16(port), nil
+}
+
+// parseMetrics reads where metrics are served: an address with a port, or a port of the loopback address.
+func parseMetrics(s string) (netip.AddrPort, error) {
+	if port, err := strconv.ParseUint(s, 10, 16); err == nil && port != 0 {
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(port)), nil
+	}
+	at, err := netip.ParseAddrPort(s)
+	if err != nil || at.Port() == 0 {
+		return netip.AddrPort{}, fmt.Errorf("--metrics %q: give a port, which is one of 127.0.0.1 then, or an address with a port, as 192.0.2.1:9111 or [::1]:9111", s)
+	}
+	return at, nil
 }

@@ -39,6 +39,11 @@ Flags, those of rpcbind with long names:
   -w, --warm-start       accepted: registrations are always kept on disk and restored at the start
       --help             print this
 
+Flags for who watches the daemon; metrics are in Prometheus's text format, at /metrics:
+      --admin-group GROUP  let this group, a name or a number, open the admin socket beside root: it is
+                         gportmap.sock in the state directory, and tells the same as JSON and metrics
+      --metrics [ADDRESS:]PORT  serve metrics over TCP as well; without an address on 127.0.0.1
+
 Flags for an instance beside the system's:
       --port PORT        UDP and TCP port (default 111)
       --socket PATH      local socket (default /run/rpcbind.sock, with --state-dir DIR/rpcbind.sock);

@@ -38,6 +38,7 @@ func serve(name string, o options, stderr io.Writer) int {
 	handler := logging.New(sink, level)
 	defer handler.Close()
 	o.Log = slog.New(handler)
+	o.Version = versionName()
 	abortOnPanic(o)
 
 	ctx, release := handleSignals(o.Log)

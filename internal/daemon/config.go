@@ -41,6 +41,13 @@ type Config struct {
 	Takeover bool
 	// TakenOver, if not nil, is called with a sentence that tells how that went, before Ready.
 	TakenOver func(text string)
+	// AdminGroup is the name or number of the group that may ask how the daemon is, by the admin socket in the state
+	// directory. Empty: root, and the user that the daemon runs as, alone.
+	AdminGroup string
+	// Metrics is where metrics are served over TCP; the zero value is nowhere.
+	Metrics netip.AddrPort
+	// Version is what the program calls itself.
+	Version string
 	// LogCalls logs every call.
 	LogCalls bool
 	// Log is where the daemon logs; nil discards.

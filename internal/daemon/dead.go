@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"sync"
 
+	"github.com/gportmap/gportmap/internal/admin"
 	"github.com/gportmap/gportmap/internal/registry"
 	"github.com/gportmap/gportmap/internal/sys"
 )
@@ -24,23 +25,50 @@ func newDeadServers(log *slog.Logger, isOwn func(netip.Addr) bool) *deadServers 
 
 // isDead tells whether the server of a registration is certainly gone. What isn't an IP address of this host may be
 // served where nobody here can see it, and where the kernel doesn't tell nothing is certain.
-func (d *deadServers) isDead(e *registry.Entry) bool {
-	if e.Own || !e.IP.IsValid() {
+func (d *deadServers) isDead(e *registry.Entry) bool { return d.state(e) == admin.Dead }
+
+// state tells whether the server of a registration is there, as [admin.Registration] says it.
+func (d *deadServers) state(e *registry.Entry) string {
+	switch {
+	case e.Own:
+		return admin.Alive
+	case !d.here(e):
+		return admin.Unknown
+	}
+	transport, _ := e.Netid.Transport()
+	bound, err := d.bound(string(transport.Netid), e.IP)
+	switch {
+	case err != nil:
+		d.untold.Do(func() {
+			d.log.Warn("the kernel doesn't tell which ports are bound: registrations of servers that are gone stay until they are unregistered", "err", err)
+		})
+		return admin.Unknown
+	case bound:
+		return admin.Alive
+	}
+	return admin.Dead
+}
+
+// here tells whether a registration is of an IP address of this host, where its socket can be seen.
+func (d *deadServers) here(e *registry.Entry) bool {
+	if !e.IP.IsValid() {
 		return false
 	}
 	transport, ok := e.Netid.Transport()
 	if !ok || !transport.IP() {
 		return false
 	}
-	if a := e.IP.Addr(); !a.IsUnspecified() && !a.IsLoopback() && !d.isOwn(a) {
-		return false
-	}
-	bound, err := d.bound(string(transport.Netid), e.IP)
+	a := e.IP.Addr()
+	return a.IsUnspecified() || a.IsLoopback() || d.isOwn(a)
+}
+
+// atOnce returns deadServers that looks at all ports now, for who asks about every registration.
+func (d *deadServers) atOnce() *deadServers {
+	now := &deadServers{log: d.log, isOwn: d.isOwn}
+	table, err := sys.BoundSockets()
+	now.bound = func(netid string, addr netip.AddrPort) (bool, error) { return table.Covers(netid, addr), err }
 	if err != nil {
-		d.untold.Do(func() {
-			d.log.Warn("the kernel doesn't tell which ports are bound: registrations of servers that are gone stay until they are unregistered", "err", err)
-		})
-		return false
+		now.untold.Do(func() {}) // d tells that, once
 	}
-	return !bound
+	return now
 }

@@ -14,7 +14,7 @@ func (c Config) paths() instance.Paths {
 	if c.StateDir != "" {
 		p = instance.DirPaths(c.StateDir)
 	}
-	p.Lock, p.Socket = c.lockPath(), c.Socket
+	p.Lock, p.Socket, p.Admin = c.lockPath(), c.Socket, c.adminSocket()
 	return p
 }
 

@@ -127,14 +127,16 @@ func closeAll(sockets []*sys.Socket) {
 }
 
 // describe names sockets as in "udp 0.0.0.0:111, local /run/rpcbind.sock".
-func describe(sockets []*sys.Socket) string {
-	names := make([]string, len(sockets))
+func describe(sockets []*sys.Socket) string { return strings.Join(names(sockets), ", ") }
+
+func names(sockets []*sys.Socket) []string {
+	all := make([]string, len(sockets))
 	for i, s := range sockets {
 		name := s.Path
 		if s.Netid != "local" {
 			name = s.Addr.String()
 		}
-		names[i] = s.Netid + " " + name
+		all[i] = s.Netid + " " + name
 	}
-	return strings.Join(names, ", ")
+	return all
 }

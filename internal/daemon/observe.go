@@ -26,7 +26,7 @@ func observer(log *slog.Logger) func(from portmap.Caller, call, reply []byte) {
 		}
 		message := "call of another program"
 		if c.Program == rpcbind.Program {
-			message = procName(c.Version, c.Procedure)
+			message = rpcbind.ProcedureName(c.Version, c.Procedure)
 			attrs = append(attrs, slog.Uint64("v", uint64(c.Version)))
 			attrs = append(attrs, arguments(c)...)
 		} else {
@@ -48,34 +48,10 @@ func callerName(from portmap.Caller) string {
 	return string(from.Transport.Netid()) + " " + from.Remote.String()
 }
 
-// Names of the procedures of versions 2, 3 and 4, by number (RFC 1833).
-var (
-	pmapProcs  = [...]string{"NULL", "SET", "UNSET", "GETPORT", "DUMP", "CALLIT"}
-	rpcb3Procs = [...]string{"NULL", "SET", "UNSET", "GETADDR", "DUMP", "CALLIT", "GETTIME", "UADDR2TADDR", "TADDR2UADDR"}
-	rpcb4Procs = [...]string{"NULL", "SET", "UNSET", "GETADDR", "DUMP", "BCAST", "GETTIME", "UADDR2TADDR", "TADDR2UADDR",
-		"GETVERSADDR", "INDIRECT", "GETADDRLIST", "GETSTAT"}
-)
-
-func procName(vers, proc uint32) string {
-	var names []string
-	switch vers {
-	case rpcbind.PMAPVers:
-		names = pmapProcs[:]
-	case rpcbind.RPCBVers3:
-		names = rpcb3Procs[:]
-	case rpcbind.RPCBVers4:
-		names = rpcb4Procs[:]
-	}
-	if uint64(proc) < uint64(len(names)) {
-		return names[proc]
-	}
-	return "procedure " + strconv.FormatUint(uint64(proc), 10)
-}
-
 // arguments tells what a call is about, nothing if that can't be decoded.
 func arguments(c oncrpc.Call) []slog.Attr {
 	d := xdr.NewDecoder(c.Args)
-	switch procName(c.Version, c.Procedure) {
+	switch rpcbind.ProcedureName(c.Version, c.Procedure) {
 	case "SET", "UNSET", "GETPORT", "GETADDR", "GETVERSADDR", "GETADDRLIST":
 		if c.Version == rpcbind.PMAPVers {
 			return mappingAttrs(&d)
@@ -149,7 +125,7 @@ func verdict(c oncrpc.Call, reply []byte) string {
 	}
 	d := xdr.NewDecoder(r.Results)
 	answer := strconv.Itoa(len(r.Results)) + " octets"
-	switch procName(c.Version, c.Procedure) {
+	switch rpcbind.ProcedureName(c.Version, c.Procedure) {
 	case "NULL":
 		answer = "SUCCESS"
 	case "SET", "UNSET":

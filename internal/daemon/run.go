@@ -11,11 +11,13 @@ import (
 	"time"
 
 	"github.com/gportmap/gportmap/internal/access"
+	"github.com/gportmap/gportmap/internal/admin"
 	"github.com/gportmap/gportmap/internal/instance"
 	"github.com/gportmap/gportmap/internal/portmap"
 	"github.com/gportmap/gportmap/internal/registry"
 	"github.com/gportmap/gportmap/internal/server"
 	"github.com/gportmap/gportmap/internal/sys"
+	"github.com/gportmap/gportmap/internal/warmstart"
 )
 
 // Run serves until ctx ends, and then returns nil. What is taken on the way up is given back in reverse on the way down:
@@ -56,6 +58,11 @@ func start(ctx context.Context, c Config, other *takeover) error {
 		return err
 	}
 	defer closeAll(sockets)
+	desk, err := openAdmin(c)
+	if err != nil {
+		return err
+	}
+	defer desk.close()
 	m := marks{config: c}
 	m.note("not every stale file could be removed", stale)
 	m.writePID()
@@ -78,7 +85,7 @@ func start(ctx context.Context, c Config, other *takeover) error {
 		}
 		return ready()
 	}
-	return serve(ctx, c, sockets, table)
+	return serve(ctx, c, sockets, table, state, desk)
 }
 
 // acquire takes the instance lock. That of an instance of its own is in its state directory, which is checked before
@@ -134,15 +141,21 @@ func newTable(sockets []*sys.Socket) (*registry.Table, error) {
 }
 
 // serve answers calls until ctx ends.
-func serve(ctx context.Context, c Config, sockets []*sys.Socket, table *registry.Table) error {
+func serve(ctx context.Context, c Config, sockets []*sys.Socket, table *registry.Table, state *warmstart.Store, desk *adminDesk) error {
 	ctx, end := context.WithCancel(ctx)
 	host := newInterfaces(c.Log, sockets)
+	report := &reporter{
+		log: c.Log, version: c.Version, started: time.Now(), listeners: names(sockets), table: table, state: state, dir: c.stateDir(),
+		dead: newDeadServers(c.Log, host.isOwn), recorder: admin.NewRecorder(nil),
+	}
 	pm := portmap.Config{
 		Table:  table,
-		Policy: newPolicy(c, host),
+		Policy: countLimited{newPolicy(c, host), &report.limited},
 		Now:    func() uint32 { return uint32(time.Now().Unix()) },
-		Dead:   newDeadServers(c.Log, host.isOwn).isDead,
+		Dead:   report.dead.isDead,
+		Count:  report.recorder.Called,
 	}
+	table.SetClock(pm.Now)
 	var relay *server.Relay
 	if c.RemoteCalls {
 		relay = server.NewRelay(0)
@@ -160,7 +173,11 @@ func serve(ctx context.Context, c Config, sockets []*sys.Socket, table *registry
 	if err != nil {
 		return WithExitCode(ExitSystem, err)
 	}
-	s := server.New(server.Config{Portmapper: host.portmapper, Relay: relay, Log: c.Log, Loopback: host.isLoopback})
+	s := server.New(server.Config{
+		Portmapper: host.portmapper, Relay: relay, Log: c.Log, Loopback: host.isLoopback, Answered: report.recorder.Answered,
+	})
+	report.server = s
+	defer desk.serve(report)()
 
 	notifier := sys.NewNotifier()
 	// Serving goes on until the service manager knows that it is about to end.

@@ -58,9 +58,9 @@ func (l *Lock) Clear(p Paths) (removed []string, err error) {
 		gone, failed := removeSubsys(path)
 		note(path, gone, failed)
 	}
-	if p.Socket != "" {
-		gone, failed := removeSocket(p.Socket)
-		note(p.Socket, gone, failed)
+	for _, path := range present([]string{p.Socket, p.Admin}) {
+		gone, failed := removeSocket(path)
+		note(path, gone, failed)
 	}
 	return removed, err
 }

@@ -20,6 +20,7 @@ type Paths struct {
 	PIDFile string
 	Subsys  string // see [SubsysLock]
 	Socket  string // the local socket
+	Admin   string // the socket that tells how the daemon is
 	// OtherPIDFiles and OtherSubsys are files of the same kind that those who share the lock may leave behind.
 	OtherPIDFiles, OtherSubsys []string
 }
@@ -197,9 +198,9 @@ func deadStatus(p Paths, lockExists bool) Status {
 	if lockExists {
 		note(p.Lock, DeadWithLock)
 	}
-	if p.Socket != "" {
-		if stale, err := sys.StaleSocket(p.Socket); stale && err == nil {
-			s.Stale = append(s.Stale, p.Socket)
+	for _, path := range present([]string{p.Socket, p.Admin}) {
+		if stale, err := sys.StaleSocket(path); stale && err == nil {
+			s.Stale = append(s.Stale, path)
 		}
 	}
 	return s

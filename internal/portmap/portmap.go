@@ -29,6 +29,9 @@ type Config struct {
 	// Observe, if not nil, sees every message that got as far as this package, with its reply, which is empty for
 	// silence. Both are valid only during the call.
 	Observe func(from Caller, call, reply []byte)
+	// Count, if not nil, is told of the same: of a call whose header passed the checks taken apart, of what else came as the
+	// zero Call.
+	Count func(from Caller, call oncrpc.Call, reply []byte)
 }
 
 // Portmapper answers calls. Its methods may be called from any number of goroutines.
@@ -39,13 +42,14 @@ type Portmapper struct {
 	relay      Relay
 	dead       func(e *registry.Entry) bool
 	observe    func(from Caller, call, reply []byte)
+	count      func(from Caller, call oncrpc.Call, reply []byte)
 	stats      statistics
 	interfaces atomic.Pointer[Interfaces]
 }
 
 // New returns a Portmapper that knows no interfaces yet: see [Portmapper.SetInterfaces].
 func New(c Config) *Portmapper {
-	p := &Portmapper{table: c.Table, policy: c.Policy, now: c.Now, relay: c.Relay, dead: c.Dead, observe: c.Observe}
+	p := &Portmapper{table: c.Table, policy: c.Policy, now: c.Now, relay: c.Relay, dead: c.Dead, observe: c.Observe, count: c.Count}
 	p.interfaces.Store(NewInterfaces(nil))
 	return p
 }
@@ -64,9 +68,12 @@ var lastProc = [...]uint32{rpcbind.ProcCallIt, rpcbind.ProcTAddr2UAddr, rpcbind.
 // GETVERSADDR and NULL, if dst has room.
 func (p *Portmapper) AppendReply(dst, call []byte, from Caller) []byte {
 	start := len(dst)
+	r := request{from: from, size: len(call)}
 	if !from.Transport.Datagram() || p.policy.MayAnswer(from) {
-		r := request{from: from, size: len(call)}
 		dst = p.fit(p.appendReply(dst, call, &r), start, &r)
+	}
+	if p.count != nil {
+		p.count(from, r.Call, dst[start:])
 	}
 	if p.observe != nil {
 		p.observe(from, call, dst[start:])

@@ -32,6 +32,8 @@ type Entry struct {
 	IP netip.AddrPort
 	// Own tells that the entry is the portmapper's own: nobody can UNSET it.
 	Own bool
+	// Since is when it was registered, by the table's clock; 0 for what came before the table had one.
+	Since uint32
 
 	slot int // index in Table.order; of interest to writers alone
 }
@@ -49,11 +51,12 @@ type Table struct {
 	mappings atomic.Pointer[[]byte] // elements of the pmaplist; the same
 
 	journal Journal // keeps every change; nil if nothing does
+	now     func() uint32
 }
 
 // New returns an empty table.
 func New() *Table {
-	t := &Table{random: rand.Uint32() | 1}
+	t := &Table{random: rand.Uint32() | 1, now: func() uint32 { return 0 }}
 	t.index.Store(newIndex(minBuckets, t.random))
 	return t
 }
@@ -116,6 +119,7 @@ func (t *Table) add(e *Entry) error {
 
 // keep puts e behind all others, and into the journal before anybody sees it. The lock is held.
 func (t *Table) keep(e *Entry) {
+	e.Since = t.now()
 	kept := t.appendJournal(e)
 	e.slot = len(t.order)
 	t.order = append(t.order, e)
@@ -210,6 +214,7 @@ func (t *Table) remove(prog uint32, gone func(*Entry) bool, next *Entry) {
 		}
 	}
 	if next != nil {
+		next.Since = t.now()
 		next.slot = len(t.order)
 		t.order = append(t.order, next)
 		kept = append(kept, next)
@@ -233,6 +238,26 @@ func (t *Table) closeHoles() {
 		}
 	}
 	t.order, t.holes = order, 0
+}
+
+// SetClock lets the table note when what comes from now on is registered, in seconds since 1970.
+func (t *Table) SetClock(now func() uint32) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.now = now
+}
+
+// Entries returns the registrations in the order of their arrival.
+func (t *Table) Entries() []*Entry {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	all := make([]*Entry, 0, len(t.order)-t.holes)
+	for _, e := range t.order {
+		if e != nil {
+			all = append(all, e)
+		}
+	}
+	return all
 }
 
 // Len returns the number of registrations.

@@ -50,6 +50,7 @@ type connection struct {
 	err      error                 // why there is nothing to read, or no use in writing
 	draining bool                  // read what is there, and don't wait for more
 	begun    time.Duration         // when the record that is pending began; 0 if none is
+	answered int                   // calls of the last read
 }
 
 func newConnection(s *Server, conn streamConn) (*connection, error) {
@@ -147,7 +148,11 @@ func (c *connection) once() bool {
 	}
 	now := c.server.clock()
 	c.active.Store(int64(now))
-	if c.answer(c.buf.in[:c.n], now) {
+	more := c.answer(c.buf.in[:c.n], now)
+	if tell := c.server.config.Answered; tell != nil && c.answered > 0 {
+		tell(&c.stream.from, c.answered, c.server.at(now), c.server.clock()-now)
+	}
+	if more {
 		return true
 	}
 	if c.err == nil {
@@ -196,10 +201,12 @@ func (c *connection) release() {
 func (c *connection) answer(b []byte, now time.Duration) bool {
 	c.stream.feed(b)
 	complete := 0
+	c.answered = 0
 	for {
 		out, taken, next := c.stream.answer(c.buf.out[:0])
 		c.buf.out = out
 		complete += taken
+		c.answered = complete
 		if len(out) > 0 && !c.write(out) || next == wantClose {
 			return false
 		}

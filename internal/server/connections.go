@@ -10,10 +10,11 @@ type connections struct {
 	freed chan struct{} // brings something after a connection has closed, if somebody waits
 	done  sync.WaitGroup
 
-	mu  sync.Mutex
-	all map[*connection]struct{}
-	tcp int       // how many of all are not local
-	end time.Time // zero until stop
+	mu   sync.Mutex
+	all  map[*connection]struct{}
+	tcp  int       // how many of all are not local
+	ever uint64    // how many there were
+	end  time.Time // zero until stop
 }
 
 func (t *connections) init() {
@@ -30,6 +31,7 @@ func (t *connections) add(c *connection, limit int) {
 		idlest = t.takeIdlest()
 	}
 	t.all[c] = struct{}{}
+	t.ever++
 	if !c.local {
 		t.tcp++
 	}
@@ -100,6 +102,13 @@ func (t *connections) count() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return len(t.all)
+}
+
+// counts returns how many connections are open, and how many were added so far.
+func (t *connections) counts() (tcp, local int, ever uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.tcp, len(t.all) - t.tcp, t.ever
 }
 
 // stop stops every connection, and those that come after.

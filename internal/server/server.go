@@ -61,6 +61,10 @@ type Config struct {
 	// Loopback tells whether the interface with this index is a loopback interface. It is asked for every datagram and
 	// every TCP connection, from several goroutines, and should look in memory. Nil: none is.
 	Loopback func(ifindex uint32) bool
+	// Answered, if not nil, is told of calls of one caller that were read at once: how many, when they were read, and how
+	// long it took until the replies were handed to the kernel. It is called for every datagram and every read of a
+	// connection, from several goroutines.
+	Answered func(from *portmap.Caller, calls int, at time.Time, took time.Duration)
 
 	// MaxRecord is the size in octets of the longest call taken on a stream.
 	MaxRecord int
@@ -117,6 +121,9 @@ func New(c Config) *Server {
 	}
 	return s
 }
+
+// Connections returns how many connections are open, and how many were opened so far.
+func (s *Server) Connections() (tcp, local int, opened uint64) { return s.connections.counts() }
 
 // clock returns the time since the Server was made.
 func (s *Server) clock() time.Duration { return time.Since(s.epoch) }

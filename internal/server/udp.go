@@ -31,7 +31,8 @@ type packetLoop struct {
 	socket  *sys.Socket
 	batch   *sys.Batch
 	out     []sys.Datagram
-	replies []byte // the payloads of out
+	replies []byte           // the payloads of out
+	callers []portmap.Caller // of the batch
 
 	starved episode // the kernel has no memory for reads
 	unsent  episode // it refuses to send
@@ -44,6 +45,7 @@ func newPacketLoop(s *Server, socket *sys.Socket) *packetLoop {
 		batch:   sys.NewBatch(batchSize, datagramSize),
 		out:     make([]sys.Datagram, 0, batchSize),
 		replies: make([]byte, 0, batchSize*portmap.MaxDatagram),
+		callers: make([]portmap.Caller, 0, batchSize),
 	}
 }
 
@@ -88,10 +90,17 @@ func (l *packetLoop) once() error {
 	if err != nil {
 		return err
 	}
+	read := l.server.clock()
 	l.answer(in)
 	if err := l.batch.Write(l.socket.Packet, l.out); err != nil && l.unsent.begins() {
 		// Any caller can bring this about, with a source address that there is no route to, say.
 		l.server.config.Log.Warn("a reply could not be sent; further ones within a minute are not reported", "err", err)
+	}
+	if tell := l.server.config.Answered; tell != nil {
+		at, took := l.server.at(read), l.server.clock()-read
+		for i := range l.callers {
+			tell(&l.callers[i], 1, at, took)
+		}
 	}
 	return nil
 }
@@ -99,10 +108,13 @@ func (l *packetLoop) once() error {
 // answer fills l.out with the replies to the datagrams of in.
 func (l *packetLoop) answer(in []sys.Datagram) {
 	out, replies := l.out[:0], l.replies[:0]
+	l.callers = l.callers[:0]
 	for i := range in {
 		d := &in[i]
 		start := len(replies)
-		replies = l.server.config.Portmapper.AppendReply(replies, d.Payload, l.caller(d))
+		from := l.caller(d)
+		l.callers = append(l.callers, from)
+		replies = l.server.config.Portmapper.AppendReply(replies, d.Payload, from)
 		if len(replies) == start {
 			continue
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -87,14 +88,25 @@ func Bound(netid string, addr netip.AddrPort) (bool, error) {
 
 // Covers is Bound for the moment that t was taken at; false for a netid that it knows nothing of.
 func (t BoundTable) Covers(netid string, addr netip.AddrPort) bool {
-	addr = unmap(addr)
+	return slices.ContainsFunc(t, func(s BoundSocket) bool { return s.gets(netid, addr) })
+}
+
+// At returns the sockets for which Covers says true.
+func (t BoundTable) At(netid string, addr netip.AddrPort) []BoundSocket {
+	var found []BoundSocket
 	for _, s := range t {
-		if s.Serving && s.Addr.Port() == addr.Port() && strings.TrimSuffix(s.Netid, "6") == strings.TrimSuffix(netid, "6") &&
-			s.covers(addr.Addr()) {
-			return true
+		if s.gets(netid, addr) {
+			found = append(found, s)
 		}
 	}
-	return false
+	return found
+}
+
+// gets tells whether what is sent to addr over netid gets to s.
+func (s BoundSocket) gets(netid string, addr netip.AddrPort) bool {
+	addr = unmap(addr)
+	return s.Serving && s.Addr.Port() == addr.Port() && strings.TrimSuffix(s.Netid, "6") == strings.TrimSuffix(netid, "6") &&
+		s.covers(addr.Addr())
 }
 
 // covers tells whether what is sent to a, an address of this host, gets to s. A wildcard for a asks for any address.

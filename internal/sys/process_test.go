@@ -206,3 +206,31 @@ func TestNotifier(t *testing.T) {
 		t.Errorf("nil notifier: %v", err)
 	}
 }
+
+func TestLookupGroup(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "group")
+	text := "root:x:0:\n# no group\nadm:x:4:a,b\nempty:x::\nshort\nnoid:x:4294967295:\nlast:x:7:"
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name  string
+		gid   uint32
+		fails string
+	}{
+		{"root", 0, ""}, {"adm", 4, ""}, {"last", 7, ""}, {"1234", 1234, ""},
+		{"nobody", 0, "not in " + path}, {"", 0, "not in " + path}, {"empty", 0, path + ":4"}, {"short", 0, path + ":5"},
+		{"noid", 0, path + ":6"}, {"4294967295", 0, "not in " + path},
+	} {
+		gid, err := lookupGroup(path, c.name)
+		switch {
+		case c.fails != "" && (err == nil || !strings.Contains(err.Error(), c.fails)):
+			t.Errorf("%q: %d, %v, want an error with %q", c.name, gid, err, c.fails)
+		case c.fails == "" && (err != nil || gid != c.gid):
+			t.Errorf("%q: %d, %v, want %d", c.name, gid, err, c.gid)
+		}
+	}
+	if _, err := lookupGroup(path+"x", "root"); err == nil {
+		t.Error("no error without the file")
+	}
+}

@@ -58,3 +58,35 @@ func userIDs(fields []string) (uid, gid uint32, err error) {
 	}
 	return uint32(u), uint32(g), nil
 }
+
+// LookupGroup returns a group's id from /etc/group; name services are never asked, as for LookupUser. A number stands for
+// itself.
+func LookupGroup(name string) (gid uint32, err error) { return lookupGroup("/etc/group", name) }
+
+func lookupGroup(path, name string) (uint32, error) {
+	if n, err := strconv.ParseUint(name, 10, 32); err == nil && uint32(n) != noID {
+		return uint32(n), nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, fmt.Errorf("look up group %q: %w", name, err)
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	for number := 1; lines.Scan(); number++ {
+		fields := strings.Split(lines.Text(), ":") // name:password:gid:members, group(5)
+		if name == "" || fields[0] != name {
+			continue
+		}
+		if len(fields) > 2 {
+			if n, err := strconv.ParseUint(fields[2], 10, 32); err == nil && uint32(n) != noID {
+				return uint32(n), nil
+			}
+		}
+		return 0, fmt.Errorf("look up group %q: %s:%d: no group id there", name, path, number)
+	}
+	if err := lines.Err(); err != nil {
+		return 0, fmt.Errorf("look up group %q: %w", name, err)
+	}
+	return 0, fmt.Errorf("look up group %q: not in %s; create the group or name another", name, path)
+}

@@ -78,6 +78,14 @@ type Store struct {
 	mappings list
 	sameBoot bool  // boot_id names this boot
 	failure  error // why the files are behind the table; nil if they aren't
+	stats    Stats
+}
+
+// Stats counts what a Store did.
+type Stats struct {
+	Writes   uint64    // that succeeded: registrations appended, and tables written
+	Failures uint64    // writes of a table that failed
+	Written  time.Time // the last time that one succeeded
 }
 
 var _ registry.Journal = (*Store)(nil)
@@ -109,6 +117,7 @@ func (s *Store) Append(element, mapping []byte) bool {
 		s.cfg.Log.Debug("a registration can't be appended to the state", "dir", s.cfg.Dir, "error", err)
 		return false
 	}
+	s.stats.note(nil)
 	return true
 }
 
@@ -144,6 +153,7 @@ func (s *Store) rewrite(rpcbs, mappings []byte) error {
 
 // note logs the change from well to failed and back.
 func (s *Store) note(err error) {
+	s.stats.note(err)
 	switch {
 	case err != nil && s.failure == nil:
 		s.cfg.Log.Error("the state can't be written: registrations are served, but those not written are lost when this "+
@@ -167,6 +177,22 @@ func (s *Store) Err() error {
 		return nil
 	}
 	return fmt.Errorf("state directory %s: %w", s.cfg.Dir, s.failure)
+}
+
+// Stats returns what was counted so far.
+func (s *Store) Stats() Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stats
+}
+
+func (s *Stats) note(err error) {
+	if err != nil {
+		s.Failures++
+		return
+	}
+	s.Writes++
+	s.Written = time.Now()
 }
 
 // Trouble has a value whenever the files have fallen behind the table: then everything has to be given to

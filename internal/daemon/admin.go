@@ -1,0 +1,106 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/gportmap/gportmap/internal/admin"
+	"github.com/gportmap/gportmap/internal/sys"
+)
+
+// adminMode is the mode of the admin socket: root, or the user that we run as, and a group.
+const adminMode = 0o660
+
+// adminSocket returns the path of the admin socket.
+func (c Config) adminSocket() string { return filepath.Join(c.stateDir(), admin.SocketName) }
+
+// An adminDesk is where the daemon can be asked how it is: the admin socket and, if that is configured, a TCP socket for
+// metrics. Nothing that serves programs depends on it: what can't be opened is logged and served without.
+type adminDesk struct {
+	config  Config
+	local   net.Listener
+	metrics net.Listener
+}
+
+// openAdmin opens it, while we may still be root. The error is about the configuration alone.
+func openAdmin(c Config) (*adminDesk, error) {
+	d := &adminDesk{config: c}
+	gid := -1
+	if c.AdminGroup != "" {
+		id, err := sys.LookupGroup(c.AdminGroup)
+		if err != nil {
+			return nil, WithExitCode(ExitConfig, fmt.Errorf("admin socket: %w", err))
+		}
+		gid = int(id)
+	}
+	var err error
+	if d.local, err = listenAdmin(c.adminSocket(), gid); err != nil {
+		c.Log.Warn("the admin socket can't be made: status and watch will know less", "err", err)
+	}
+	if c.Metrics != (netip.AddrPort{}) {
+		if d.metrics, err = net.Listen("tcp", c.Metrics.String()); err != nil {
+			c.Log.Error("metrics aren't served over TCP; free the address or configure another", "address", c.Metrics.String(), "err", err)
+		}
+	}
+	return d, nil
+}
+
+// listenAdmin makes the socket at path in the place of one that a daemon left which was killed; we hold the instance lock.
+// Until it has its mode only its owner can connect.
+func listenAdmin(path string, gid int) (net.Listener, error) {
+	if len(path) > maxSocketPath {
+		return nil, fmt.Errorf("%s: %d octets are too long for a local socket, at most %d; choose a shorter --state-dir", path, len(path), maxSocketPath)
+	}
+	if info, err := os.Lstat(path); err == nil && info.Mode().Type() == fs.ModeSocket {
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if gid >= 0 {
+		err = os.Lchown(path, -1, gid)
+	}
+	if err = errors.Join(err, os.Chmod(path, adminMode)); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// serve tells about s until the function that it returns is called.
+func (d *adminDesk) serve(s admin.Source) (end func()) {
+	server := admin.NewServer(s)
+	var served sync.WaitGroup
+	for _, l := range []net.Listener{d.local, d.metrics} {
+		if l == nil {
+			continue
+		}
+		served.Go(func() {
+			if err := server.Serve(l, l == d.metrics); err != nil {
+				d.config.Log.Warn("who asks how we are gets no answer any more", "address", l.Addr().String(), "err", err)
+			}
+		})
+	}
+	return func() {
+		server.Close()
+		served.Wait()
+	}
+}
+
+// close closes what was opened, if serve didn't.
+func (d *adminDesk) close() {
+	for _, l := range []net.Listener{d.local, d.metrics} {
+		if l != nil {
+			_ = l.Close() // serve has closed it, or nobody was served
+		}
+	}
+}
