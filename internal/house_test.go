@@ -34,11 +34,11 @@ var purely = []string{"net/...", "os/...", "syscall", "time", "log/..."}
 // rooms is the plan. A directory that isn't here is no room and may have no Go files, but those of tests.
 var rooms = map[string]room{
 	"pkg/xdr":     {never: []string{"fmt", "io/...", "net/...", "os/...", "log/..."}},
-	"pkg/oncrpc":  {ours: []string{"pkg/xdr"}, never: []string{"log/..."}},
+	"pkg/oncrpc":  {ours: []string{"pkg/xdr", "internal/pktinfo"}, never: []string{"log/..."}},
 	"pkg/rpcbind": {ours: []string{"pkg/xdr", "pkg/oncrpc"}, never: []string{"os/...", "log/..."}},
 	// The portmapper to build into a program: the daemon's pure rooms, and of sys only what tells who calls.
 	"pkg/portmapper": {
-		ours:  []string{"pkg/...", "internal/portmap", "internal/registry", "internal/access", "internal/sys"},
+		ours:  []string{"pkg/...", "internal/portmap", "internal/registry", "internal/access", "internal/sys", "internal/pktinfo"},
 		never: []string{"os/..."},
 	},
 	// Programs to learn from, which use what every importer of pkg can. The last is a module of its own, for what it needs.
@@ -50,9 +50,11 @@ var rooms = map[string]room{
 	"internal/portmap":   {ours: []string{"pkg/...", "internal/registry", "internal/metrics"}, never: purely, except: []string{"net/netip"}},
 	"internal/warmstart": {ours: []string{"pkg/rpcbind", "pkg/xdr", "internal/registry"}, never: []string{"net/..."}, except: []string{"net/netip"}},
 	// Portmap is here for its types alone. Os will be needed once there are access lists to read.
-	"internal/access":   {ours: []string{"pkg/...", "internal/portmap"}, never: purely, except: []string{"net/netip"}},
-	"internal/server":   {ours: []string{"pkg/oncrpc", "internal/portmap", "internal/sys", "internal/metrics"}},
-	"internal/sys":      {},
+	"internal/access": {ours: []string{"pkg/...", "internal/portmap"}, never: purely, except: []string{"net/netip"}},
+	"internal/server": {ours: []string{"pkg/oncrpc", "internal/portmap", "internal/sys", "internal/metrics"}},
+	"internal/sys":    {},
+	// What of it the libraries need that other systems build as well.
+	"internal/pktinfo":  {never: []string{"os/...", "log/..."}},
 	"internal/instance": {ours: []string{"internal/sys", "pkg/rpcbind"}},
 	"internal/metrics":  {},
 	// Portmap is here for its types alone. Net/http would take the daemon over its limits of size.

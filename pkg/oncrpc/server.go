@@ -36,8 +36,8 @@ const (
 //
 // A call over UDP that is sent again is carried out again: procedures that must not be repeated are for streams. A reply
 // over UDP can be larger than its call, and the caller's address forged: what strangers may call should have small
-// results, or be refused by Authorize. Replies leave by the address that the kernel chooses: a host with several should
-// have one socket bound to each.
+// results, or be refused by Authorize. On Linux a reply over UDP leaves from the address that was asked, which clients wait
+// for; elsewhere the system chooses, and a host with several addresses should have one socket bound to each.
 //
 // Memory: each connection costs a goroutine, a read buffer of 16 KiB, what has arrived of one call, at most MaxRecord,
 // and one reply; with CallsPerConnection above 1 as many calls and replies. A datagram socket costs two buffers of up to

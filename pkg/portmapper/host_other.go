@@ -18,12 +18,3 @@ func peerUID(net.Conn) (uid uint32, ok bool) { return 0, false }
 
 // arrivedOn can't tell here.
 func arrivedOn(net.Conn) uint32 { return 0 }
-
-// arrivalSize is the room for what is told of a datagram: nothing.
-const arrivalSize = 0
-
-func tellArrival(*net.UDPConn) bool { return false }
-
-func parseArrival([]byte) (local netip.Addr, ifindex uint32) { return netip.Addr{}, 0 }
-
-func leaveFrom(netip.Addr) []byte { return nil }

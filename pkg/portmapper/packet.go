@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"sync/atomic"
 
+	"github.com/gportmap/gportmap/internal/pktinfo"
 	"github.com/gportmap/gportmap/internal/portmap"
 )
 
@@ -22,12 +23,13 @@ type packetLoop struct {
 	closed atomic.Bool
 	in     []byte
 	oob    []byte
+	source []byte // makes a reply leave from the address that was asked
 }
 
 func newPacketLoop(p *Portmapper, conn net.PacketConn) *packetLoop {
 	l := &packetLoop{p: p, conn: conn, local: plain(conn.LocalAddr()), in: make([]byte, MaxRecord)}
-	if udp, ok := conn.(*net.UDPConn); ok && tellArrival(udp) {
-		l.udp, l.oob = udp, make([]byte, arrivalSize)
+	if udp, ok := conn.(*net.UDPConn); ok && pktinfo.Enable(udp) {
+		l.udp, l.oob = udp, make([]byte, pktinfo.Size)
 	}
 	return l
 }
@@ -40,7 +42,7 @@ func (l *packetLoop) close() {
 func (l *packetLoop) run() error {
 	var out []byte
 	for failures := 0; ; {
-		n, from, local, ifindex, err := l.read()
+		n, from, arrival, err := l.read()
 		switch {
 		case err == nil:
 		case l.closed.Load():
@@ -52,41 +54,41 @@ func (l *packetLoop) run() error {
 			continue
 		}
 		failures = 0
-		out = l.p.portmap.AppendReply(out[:0], l.in[:n], l.caller(from, local, ifindex))
+		out = l.p.portmap.AppendReply(out[:0], l.in[:n], l.caller(from, arrival))
 		if len(out) > 0 {
-			l.write(out, from, local)
+			l.write(out, from, arrival)
 		}
 	}
 }
 
-// read returns the next datagram: who sent it, and as far as is known to which address of ours and by which interface.
-func (l *packetLoop) read() (n int, from netip.AddrPort, local netip.Addr, ifindex uint32, err error) {
+// read returns the next datagram: who sent it, and what is known of how it arrived.
+func (l *packetLoop) read() (n int, from netip.AddrPort, arrival pktinfo.Arrival, err error) {
 	if l.udp == nil {
 		var a net.Addr
 		n, a, err = l.conn.ReadFrom(l.in)
 		if u, ok := a.(*net.UDPAddr); ok {
 			from = u.AddrPort()
 		}
-		return n, from, l.local.Addr(), 0, err
+		return n, from, pktinfo.Arrival{Local: l.local.Addr()}, err
 	}
-	n, oobn, _, from, err := l.udp.ReadMsgUDPAddrPort(l.in, l.oob)
+	n, told, _, from, err := l.udp.ReadMsgUDPAddrPort(l.in, l.oob)
 	if err == nil {
-		local, ifindex = parseArrival(l.oob[:oobn])
+		arrival = pktinfo.Parse(l.oob[:told])
 	}
-	return n, from, local, ifindex, err
+	return n, from, arrival, err
 }
 
 // caller describes the sender of a datagram.
-func (l *packetLoop) caller(from netip.AddrPort, local netip.Addr, ifindex uint32) portmap.Caller {
+func (l *packetLoop) caller(from netip.AddrPort, arrival pktinfo.Arrival) portmap.Caller {
 	remote := netip.AddrPortFrom(from.Addr().Unmap().WithZone(""), from.Port())
-	local = local.Unmap()
+	local := arrival.Local.Unmap()
 	c := portmap.Caller{
 		Transport: portmap.UDP6,
 		Remote:    remote,
 		Local:     netip.AddrPortFrom(local, l.local.Port()),
-		Ifindex:   ifindex,
-		Loopback:  l.p.onLoopback(ifindex, remote.Addr(), local),
-		Multicast: local.IsMulticast(),
+		Ifindex:   arrival.Ifindex,
+		Loopback:  l.p.onLoopback(arrival.Ifindex, remote.Addr(), local),
+		Multicast: arrival.Group,
 	}
 	if remote.Addr().Is4() {
 		c.Transport = portmap.UDP
@@ -96,10 +98,11 @@ func (l *packetLoop) caller(from netip.AddrPort, local netip.Addr, ifindex uint3
 
 // write sends a reply, from the address that was asked where that can be chosen. One that can't be sent is lost, as any
 // datagram may be.
-func (l *packetLoop) write(reply []byte, to netip.AddrPort, local netip.Addr) {
+func (l *packetLoop) write(reply []byte, to netip.AddrPort, arrival pktinfo.Arrival) {
 	if l.udp == nil {
 		_, _ = l.conn.WriteTo(reply, net.UDPAddrFromAddrPort(to))
 		return
 	}
-	_, _, _ = l.udp.WriteMsgUDPAddrPort(reply, leaveFrom(local), to)
+	l.source = arrival.AppendControl(l.source[:0])
+	_, _, _ = l.udp.WriteMsgUDPAddrPort(reply, l.source, to)
 }
