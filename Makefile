@@ -21,7 +21,7 @@ BED_DIR   ?= /var/cache/gportmap-bed
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-build: ## bin/gportmap, a static binary
+build: ## bin/gportmap and bin/rpcinfo, static binaries
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
 run: build ## start an instance without privileges, register and look up services with it, stop it
@@ -69,8 +69,9 @@ lint: ## gofmt, go vet, also as other systems build pkg/, the modules' files, an
 api: ## record what pkg/ exports as what importers may rely on
 	GO=$(GO) sh .ci/api record
 
-install: build ## into DESTDIR and PREFIX (/usr); the init script for INIT=sysv or openrc, where /etc/init.d is
+install: build ## into DESTDIR and PREFIX (/usr), rpcinfo where there is none; the init script for INIT=sysv or openrc, where /etc/init.d is
 	install -D -m 755 bin/gportmap $(DESTDIR)$(PREFIX)/sbin/gportmap
+	[ -e $(DESTDIR)$(PREFIX)/bin/rpcinfo ] || install -D -m 755 bin/rpcinfo $(DESTDIR)$(PREFIX)/sbin/rpcinfo
 	[ ! -d $(DESTDIR)/etc/init.d ] || install -m 755 init/$(INIT)/gportmap $(DESTDIR)/etc/init.d/gportmap
 
 clean: ## remove what was built

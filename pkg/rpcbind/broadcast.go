@@ -46,16 +46,54 @@ const MaxAnswers = 65536
 //
 // Ranging again asks again.
 func Broadcast(ctx context.Context, call RemoteCall) iter.Seq2[Answer, error] {
+	return BroadcastConfig{}.Broadcast(ctx, call)
+}
+
+// BroadcastConfig says how a broadcast is made. The zero value makes those of [Broadcast].
+type BroadcastConfig struct {
+	// Network is "udp4" for broadcasts over IPv4 alone, "udp6" for multicasts over IPv6 alone, and "udp" or "" for both.
+	Network string
+	// Waits are the times after which the call is sent again; with the last one the iteration ends. Without any it is sent
+	// again after 1, 2, 3 and up to 8 s, and the iteration goes on.
+	Waits []time.Duration
+	// Repeated yields every answer, [MaxAnswers] of them: further ones of an address come because it was asked in two
+	// versions, by several networks, or again.
+	Repeated bool
+}
+
+// Broadcast is [Broadcast] made in another way.
+func (c BroadcastConfig) Broadcast(ctx context.Context, call RemoteCall) iter.Seq2[Answer, error] {
 	return func(yield func(Answer, error) bool) {
 		targets, err := broadcastTargets()
 		if err == nil {
-			err = (&broadcast{targets: targets, repeat: firstRepeat}).run(ctx, call, yield)
+			targets, err = c.ofNetwork(targets)
+		}
+		if err == nil {
+			err = (&broadcast{config: c, targets: targets, repeat: firstRepeat}).run(ctx, call, yield)
 		}
 		if err != nil {
 			yield(Answer{}, &Error{Op: "broadcast", About: call.about(), Network: "udp", Addr: "every link", Err: err})
 		}
 	}
 }
+
+// ofNetwork returns the targets of c's version of IP.
+func (c BroadcastConfig) ofNetwork(targets []netip.AddrPort) (list []netip.AddrPort, err error) {
+	if c.Network != "" && c.Network != "udp" && c.Network != "udp4" && c.Network != "udp6" {
+		return nil, net.UnknownNetworkError(c.Network)
+	}
+	for _, t := range targets {
+		if c.Network == "" || c.Network == "udp" || t.Addr().Is4() == (c.Network == "udp4") {
+			list = append(list, t)
+		}
+	}
+	if len(list) == 0 {
+		return nil, errNoTarget
+	}
+	return list, nil
+}
+
+var errNoTarget = errors.New("no interface that is up has an address and can broadcast")
 
 // broadcastTargets returns the addresses to which a broadcast is sent.
 func broadcastTargets() ([]netip.AddrPort, error) {
@@ -93,7 +131,7 @@ func broadcastTargets() ([]netip.AddrPort, error) {
 		}
 	}
 	if len(targets) == 0 {
-		return nil, errors.New("no interface that is up has an address and can broadcast")
+		return nil, errNoTarget
 	}
 	return targets, nil
 }
@@ -115,6 +153,7 @@ func lastAddr(n *net.IPNet) (last netip.Addr, v4 bool) {
 
 // a broadcast is one call to many.
 type broadcast struct {
+	config  BroadcastConfig
 	targets []netip.AddrPort
 	repeat  time.Duration // before it is sent for the second time
 	limit   int           // answers; 0 stands for MaxAnswers
@@ -150,7 +189,8 @@ func (b *broadcast) run(ctx context.Context, call RemoteCall, yield func(Answer,
 		limit = MaxAnswers
 	}
 	seen := make(map[netip.Addr]bool)
-	wait := b.repeat
+	answers, sent := 0, 1
+	wait, _ := b.wait(sent)
 	again := time.NewTimer(wait)
 	defer again.Stop()
 	for {
@@ -158,21 +198,38 @@ func (b *broadcast) run(ctx context.Context, call RemoteCall, yield func(Answer,
 		case <-ctx.Done():
 			return nil
 		case <-again.C:
+			sent++
+			wait, ok := b.wait(sent)
+			if !ok {
+				return nil
+			}
 			_ = b.send() // it has been sent: the network may be back the next time
-			wait = min(wait+time.Second, longestRepeat)
 			again.Reset(wait)
 		case a := <-b.answers:
 			switch {
 			case seen[a.From.Addr()]:
 				continue
-			case len(seen) == limit:
+			case answers == limit:
 				return ErrTooManyAnswers
 			}
-			seen[a.From.Addr()] = true
+			answers++
+			seen[a.From.Addr()] = !b.config.Repeated
 			if !yield(a, nil) {
 				return nil
 			}
 		}
+	}
+}
+
+// wait returns how long to wait after the call was sent for the nth time, and false if it isn't to be.
+func (b *broadcast) wait(n int) (time.Duration, bool) {
+	switch waits := b.config.Waits; {
+	case len(waits) == 0:
+		return min(b.repeat+time.Duration(n-1)*time.Second, longestRepeat), true
+	case n > len(waits):
+		return 0, false
+	default:
+		return waits[n-1], true
 	}
 }
 

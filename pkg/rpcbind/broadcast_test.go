@@ -231,3 +231,46 @@ func FuzzBroadcastAnswer(f *testing.F) {
 		}
 	})
 }
+
+// A broadcast with an end of its own, in which every answer counts.
+func TestBroadcastConfig(t *testing.T) {
+	target := responder(t, "127.0.0.1:0", func(call oncrpc.Call) [][]byte {
+		return [][]byte{answerOf(call, "127.0.0.1.8.1", 2049, "yes")}
+	})
+	config := BroadcastConfig{Waits: []time.Duration{300 * time.Millisecond, 300 * time.Millisecond}, Repeated: true}
+	b := &broadcast{config: config, targets: []netip.AddrPort{target}, repeat: time.Hour}
+	answers := 0
+	err := b.run(t.Context(), RemoteCall{Program: 100004}, func(a Answer, err error) bool {
+		if a.From != target || err != nil {
+			t.Errorf("%+v, %v", a, err)
+		}
+		answers++
+		return true
+	})
+	if err != nil || answers != 4 {
+		t.Errorf("%d answers, %v; want 4, in two versions twice", answers, err)
+	}
+	b = &broadcast{config: config, targets: []netip.AddrPort{target}, limit: 3}
+	if err := b.run(t.Context(), RemoteCall{}, func(Answer, error) bool { return true }); !errors.Is(err, ErrTooManyAnswers) {
+		t.Errorf("four answers where three are allowed: %v", err)
+	}
+}
+
+func TestBroadcastNetworks(t *testing.T) {
+	v4, v6 := netip.MustParseAddrPort("192.0.2.255:111"), netip.MustParseAddrPort("[ff02::202%1]:111")
+	for network, want := range map[string]int{"": 2, "udp": 2, "udp4": 1, "udp6": 1} {
+		list, err := BroadcastConfig{Network: network}.ofNetwork([]netip.AddrPort{v4, v6})
+		if err != nil || len(list) != want || want == 1 && list[0].Addr().Is4() != (network == "udp4") {
+			t.Errorf("%q: %v, %v", network, list, err)
+		}
+	}
+	if _, err := (BroadcastConfig{Network: "udp6"}).ofNetwork([]netip.AddrPort{v4}); err == nil {
+		t.Error("a host without IPv6 multicasts")
+	}
+	for _, err := range (BroadcastConfig{Network: "tcp"}).Broadcast(t.Context(), RemoteCall{}) {
+		var unknown net.UnknownNetworkError
+		if !errors.As(err, &unknown) {
+			t.Errorf("over TCP: %v", err)
+		}
+	}
+}

@@ -98,6 +98,9 @@ func (c *Client) Close() error { return c.rpc.Close() }
 // RemoteAddr returns the address of the portmapper: a [*net.TCPAddr], [*net.UDPAddr] or [*net.UnixAddr].
 func (c *Client) RemoteAddr() net.Addr { return c.rpc.RemoteAddr() }
 
+// RPC returns the client below, for calls that no method makes. Closing it closes c.
+func (c *Client) RPC() *oncrpc.Client { return c.rpc }
+
 // Netid returns the transport over which c asks, which decides what a portmapper of version 3 or 4 answers.
 func (c *Client) Netid() Netid {
 	at := addrPort(c.rpc.RemoteAddr())

@@ -23,6 +23,7 @@ const patience = 40 * time.Second
 // command is a program to run to its end.
 type command struct {
 	argv   []string
+	file   string // the program, unless argv[0] names it
 	uid    uint32 // runs as this user and group
 	remote bool   // runs on the remote host
 	// netpath, unless empty, is the list of netids that libtirpc tries where
@@ -91,9 +92,12 @@ func run(t *testing.T, ns *bed.NS, c command) outcome {
 // prepare makes the exec.Cmd of a command.
 func prepare(t *testing.T, ctx context.Context, c command) *exec.Cmd {
 	t.Helper()
-	path, err := look(c.argv[0])
-	if err != nil {
-		t.Fatalf("%s: %v", c, err)
+	path := c.file
+	if path == "" {
+		var err error
+		if path, err = look(c.argv[0]); err != nil {
+			t.Fatalf("%s: %v", c, err)
+		}
 	}
 	cmd := exec.CommandContext(ctx, path, c.argv[1:]...)
 	cmd.Args[0] = c.argv[0]

@@ -1,0 +1,198 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"math"
+	"net"
+	"net/netip"
+	"runtime"
+	"strings"
+	"testing"
+	"unicode"
+
+	"github.com/gportmap/gportmap/pkg/oncrpc"
+	"github.com/gportmap/gportmap/pkg/rpcbind"
+	"github.com/gportmap/gportmap/pkg/xdr"
+)
+
+// TestCVE_2026_16277: a long entry of GETADDRLIST overflowed a buffer on rpcinfo's stack in -l. Here it is printed whole,
+// and what could drive the terminal escaped.
+func TestCVE_2026_16277(t *testing.T) {
+	long := strings.Repeat("A", 8000)
+	w := testWorld(t)
+	tr := rpcbind.Transport{Netid: "tcp", Semantics: math.MaxUint32, Family: long, Proto: "\x1b[2J"}
+	list := rpcbind.AppendEntryElement(nil, rpcbind.Entry{Addr: long + "\x00", Transport: tr})
+	portmapper(t, &w, map[uint32]oncrpc.Procedures{4: {rpcbind.ProcGetAddrList: answer(xdr.AppendBool(list, false))}})
+	expect(t, w, "-l 127.0.0.1 5 1", said{stdout: "   program vers  tp_family/name/class    address\t\t  service\n" +
+		"         5  1    " + long + `/\x1b[2J/cots_ord ` + long + `\x00 ` + "-            \n"})
+}
+
+// TestCVE_2026_16461: netids that together are longer than a buffer on rpcinfo's stack overflowed it in -s.
+func TestCVE_2026_16461(t *testing.T) {
+	w := testWorld(t)
+	var list []rpcbind.RPCB
+	var netids []string
+	for c := range byte(26) {
+		netid := strings.Repeat(string('z'-c), 300)
+		netids = append([]string{netid}, netids...)
+		list = append(list, rpcbind.RPCB{Program: 5, Version: uint32(c), Netid: rpcbind.Netid(netid), Addr: "x", Owner: "\u009b31m"})
+	}
+	portmapper(t, &w, map[uint32]oncrpc.Procedures{3: dumped(list...)})
+	expect(t, w, "-s", said{stdout: "   program version(s) netid(s)                         service     owner\n" +
+		"         5  25,24,23,22,21,20,19,18,17,16,15,14,13,12,11,10,9,8,7,6,5,4,3,2,1,0 " + strings.Join(netids, ",") +
+		` -           \u009b31m` + "\n"})
+}
+
+// A string or a list that is longer than what came, or than what a portmapper may send, is an error.
+func TestBoundedDecoding(t *testing.T) {
+	tooLong := rpcbind.AppendRPCBElement(nil, rpcbind.RPCB{Netid: rpcbind.Netid(strings.Repeat("n", maxString+1))})
+	huge := xdr.AppendUint32(xdr.AppendUint32(xdr.AppendUint32(xdr.AppendBool(nil, true), 1), 2), math.MaxInt32)
+	for reply, want := range map[string]string{
+		string(tooLong): "item is longer than its maximum",
+		string(huge):    "item is longer than its maximum",
+		"\x00\x00\x00\x01\x00\x00\x00\x05\x00\x00\x00\x01\x00\x00\x00\x03ud": "input ends before the item does",
+		"\x00\x00\x00\x07": "boolean is neither 0 nor 1",
+		"":                 "input ends before the item does",
+	} {
+		w := testWorld(t)
+		portmapper(t, &w, map[uint32]oncrpc.Procedures{3: {rpcbind.ProcDump: answer([]byte(reply))}})
+		expect(t, w, "", said{stderr: "rpcinfo: can't contact rpcbind: : RPC: Can't decode result; " + want + "\n", code: 1})
+	}
+}
+
+// An endless reply ends at the limit for replies, and memory stays near it.
+func TestEndlessReply(t *testing.T) {
+	w := testWorld(t)
+	l, err := net.Listen("unix", w.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		element := rpcbind.AppendRPCBElement(nil, rpcbind.RPCB{Netid: "tcp"})
+		fragment := append(make([]byte, 4), bytes.Repeat(element, 1000)...)
+		binary.BigEndian.PutUint32(fragment, uint32(len(fragment)-4)) // never the last
+		for err == nil {
+			_, err = conn.Write(fragment)
+		}
+	}()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	expect(t, w, "-s", said{stderr: "rpcinfo: can't contact rpcbind: : RPC: Can't decode result; record is longer than the limit\n", code: 1})
+	runtime.ReadMemStats(&after)
+	if grown := after.TotalAlloc - before.TotalAlloc; grown > 64<<20 {
+		t.Errorf("%d octets were allocated", grown)
+	}
+}
+
+// A server that says it has all versions is not called four billion times, and one with none isn't believed.
+func TestHostileVersions(t *testing.T) {
+	for _, c := range []struct {
+		low, high uint32
+		called    int
+		want      string
+	}{
+		{0, math.MaxUint32, maxVersions, "the server says that it has the versions 0 to 4294967295; 256 were called, name another\n"},
+		{math.MaxUint32 - 1, math.MaxUint32, 2, ""},
+		{4, 3, 0, "the server says that it has the versions 4 to 3\n"},
+	} {
+		w := testWorld(t)
+		var s oncrpc.Server
+		defer s.Close()
+		null := func(context.Context, *oncrpc.Request, []byte) ([]byte, error) {
+			return nil, &oncrpc.AcceptError{Stat: oncrpc.ProgMismatch, Low: c.low, High: c.high}
+		}
+		if err := s.Register(5, 0, oncrpc.Procedures{0: null}); err != nil {
+			t.Fatal(err)
+		}
+		uaddr := rpcbind.UAddr(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), serve(t, &s)))
+		got := runIn(t, w, "-a "+uaddr+" -T tcp 5")
+		if n := strings.Count(got.stdout, "\n"); n != c.called || !strings.HasSuffix(got.stderr, c.want) || got.code != 1 {
+			t.Errorf("%d to %d: %d versions were called: exit %d\n%s", c.low, c.high, n, got.code, got.stderr)
+		}
+	}
+}
+
+// What isn't RPC at all is told quickly and clearly.
+func TestNotRPC(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = conn.Write([]byte("SSH-2.0-OpenSSH_9.2p1\r\n"))
+			_ = conn.Close()
+		}
+	}()
+	uaddr := rpcbind.UAddr(l.Addr().(*net.TCPAddr).AddrPort())
+	got := runIn(t, testWorld(t), "-a "+uaddr+" -T tcp 5 1")
+	if got.code != 1 || got.stdout != "program 5 version 1 is not available\n" || strings.Count(got.stderr, "\n") != 1 {
+		t.Errorf("exit %d\n%s%s", got.code, got.stdout, got.stderr)
+	}
+}
+
+// FuzzReplies lets a portmapper answer anything to every mode: rpcinfo ends, with 0 or 1, and prints nothing that drives a
+// terminal.
+func FuzzReplies(f *testing.F) {
+	modes := []string{"", "-s", "-p", "-m", "-l 127.0.0.1 5 1", "-T udp 127.0.0.1 5", "-t 127.0.0.1 5 1", "-d 5 1", "-p 127.0.0.1"}
+	list := rpcbind.AppendRPCBElement(nil, registered[0])
+	entry := rpcbind.AppendEntryElement(nil, rpcbind.Entry{Addr: "1.2.3.4.5.6", Transport: rpcbind.Transport{Netid: "tcp", Family: "inet", Proto: "tcp"}})
+	for i := range modes {
+		f.Add(i, xdr.AppendBool(list, false), uint8(0))
+		f.Add(i, xdr.AppendBool(entry, false), uint8(0))
+		f.Add(i, rpcbind.AppendStats(nil, &rpcbind.Stats{}), uint8(0))
+		f.Add(i, xdr.AppendString(nil, "127.0.0.1.0.1"), uint8(0))
+		f.Add(i, []byte("\x1b[2J\xff\xff\xff\xff"), uint8(i))
+	}
+	w := testWorld(f)
+	var reply []byte
+	var stat uint8
+	hostile := func(_ context.Context, r *oncrpc.Request, dst []byte) ([]byte, error) {
+		d := xdr.NewDecoder(reply)
+		if at, ok := rpcbind.ParseUAddr(d.String(maxString)); ok && !at.Addr().IsLoopback() && r.Procedure == rpcbind.ProcGetAddr {
+			return xdr.AppendString(dst, ""), nil // rpcinfo would call other hosts
+		}
+		switch stat % 8 {
+		case 0, 1, 2, 3:
+			return append(dst, reply...), nil
+		case 4:
+			return nil, &oncrpc.AcceptError{Stat: oncrpc.ProgMismatch, Low: uint32(len(reply)), High: uint32(stat)}
+		case 5:
+			return nil, &oncrpc.DeniedError{Stat: oncrpc.AuthError, Auth: oncrpc.AuthStat(stat)}
+		}
+		return nil, &oncrpc.AcceptError{Stat: oncrpc.AcceptStat(1 + stat%5)}
+	}
+	all := make(oncrpc.Procedures)
+	for proc := range uint32(rpcbind.StatProcs) {
+		all[proc] = hostile
+	}
+	portmapper(f, &w, map[uint32]oncrpc.Procedures{2: all, 3: all, 4: all})
+	f.Fuzz(func(t *testing.T, mode int, results []byte, s uint8) {
+		if len(results) > 60000 {
+			return
+		}
+		reply, stat = results, s
+		got := runIn(t, w, "--timeout 200ms "+modes[(mode%len(modes)+len(modes))%len(modes)])
+		if got.code != exitOK && got.code != exitFailed {
+			t.Errorf("exit code %d", got.code)
+		}
+		for _, r := range got.stdout + got.stderr {
+			if !unicode.IsPrint(r) && r != '\n' && r != '\t' {
+				t.Fatalf("%U is printed:\n%q\n%q", r, got.stdout, got.stderr)
+			}
+		}
+	})
+}

@@ -1,0 +1,44 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+
+	"github.com/gportmap/gportmap/pkg/rpcbind"
+	"github.com/gportmap/gportmap/pkg/xdr"
+)
+
+// unregister removes what this host's portmapper has of a version of a program, on the transport named or on all.
+func (a *asker) unregister(ctx context.Context) error {
+	if len(a.opt.operands) != 2 {
+		return errUsage
+	}
+	b := rpcbind.RPCB{Owner: strconv.Itoa(os.Geteuid())}
+	if a.opt.hasNetid {
+		t, ok := a.nets.find(a.opt.netid)
+		if !ok {
+			return failure{fmt.Sprintf("rpcinfo: netid %s not supported", a.opt.netid)}
+		}
+		b.Netid = rpcbind.Netid(t.netid)
+	}
+	var err error
+	if b.Program, b.Version, err = a.programVersion(a.opt.operands); err != nil {
+		return err
+	}
+	if !a.unset(ctx, b) {
+		return failure{fmt.Sprintf("rpcinfo: Could not delete registration for prog %s version %s", a.opt.operands[0], a.opt.operands[1])}
+	}
+	return nil
+}
+
+func (a *asker) unset(ctx context.Context, b rpcbind.RPCB) (done bool) {
+	c, failed := a.dialLocal(ctx)
+	if failed != nil {
+		return false
+	}
+	defer c.close()
+	failed = c.ask(ctx, rpcbind.RPCBVers3, rpcbind.ProcUnset, rpcbind.AppendRPCB(nil, b), func(d *xdr.Decoder) { done = d.Bool() })
+	return done && failed == nil
+}
