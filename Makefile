@@ -3,7 +3,8 @@
 GO        ?= go
 PREFIX    ?= /usr
 DESTDIR   ?=
-INIT      ?= sysv
+# What starts it: systemd, sysv, openrc or several; by default what started this system.
+INIT      ?=
 VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 FUZZTIME  ?= 5s
 LDFLAGS    = -s -w -X main.version=$(VERSION)
@@ -16,7 +17,7 @@ MODULES = pkg/examples/nfs internal/bed/compare
 # Where the Debian roots of test-systemd and test-kernel are kept; they are made anew when .ci/bed/root changes.
 BED_DIR   ?= /var/cache/gportmap-bed
 
-.PHONY: help build run test test-packages test-systemd test-kernel bed unit fuzz bench lint api install clean
+.PHONY: help build run test test-packages test-systemd test-kernel bed unit fuzz bench lint api install uninstall package clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,10 +70,14 @@ lint: ## gofmt, go vet, also as other systems build pkg/, the modules' files, an
 api: ## record what pkg/ exports as what importers may rely on
 	GO=$(GO) sh .ci/api record
 
-install: build ## into DESTDIR and PREFIX (/usr), rpcinfo where there is none; the init script for INIT=sysv or openrc, where /etc/init.d is
-	install -D -m 755 bin/gportmap $(DESTDIR)$(PREFIX)/sbin/gportmap
-	[ -e $(DESTDIR)$(PREFIX)/bin/rpcinfo ] || install -D -m 755 bin/rpcinfo $(DESTDIR)$(PREFIX)/sbin/rpcinfo
-	[ ! -d $(DESTDIR)/etc/init.d ] || install -m 755 init/$(INIT)/gportmap $(DESTDIR)/etc/init.d/gportmap
+install: build ## into DESTDIR and PREFIX (/usr), for INIT=systemd, sysv or openrc; names that rpcbind's package has stay its
+	@DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' INIT='$(INIT)' sh init/install
+
+uninstall: ## take away what make install put there
+	@DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' INIT='$(INIT)' sh init/install --uninstall
+
+package: ## bin/package: .deb and .rpm for amd64 and arm64, the same bytes from the same commit
+	@GO=$(GO) sh init/package/build
 
 clean: ## remove what was built
 	rm -rf bin run
