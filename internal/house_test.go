@@ -76,6 +76,7 @@ var only = map[string][]string{
 	"unsafe":                              {"internal/sys"},
 	"reflect":                             {"internal/sys"},
 	"golang.org/x/sys/...":                {"internal/sys", "internal/bed"},
+	"golang.org/x/term/...":               {"cmd/gportmap", "cmd/rpcinfo"},
 	"github.com/coreos/go-systemd/...":    {"internal/sys"},
 	"github.com/vmware/go-nfs-client/...": {}, // it trusts what a peer announces; for tests
 	module + "internal/daemon":            {"cmd/gportmap"},

@@ -8,13 +8,14 @@ import (
 func help(name string) string { return strings.ReplaceAll(helpText, "NAME", name) }
 
 const helpText = `Usage: NAME [flags]                        serve, in the background
-       NAME list                           show all registrations
+       NAME list [--json]                  show all registrations
        NAME set PROGRAM VERSION NETID ADDRESS
        NAME unset PROGRAM VERSION [NETID]
        NAME getaddr PROGRAM VERSION NETID
        NAME takeover [flags]               serve in the background in place of the portmapper that runs; if
                                            gportmap.service is installed, start that, without flags
        NAME status [--json] [flags]        tell how the daemon is; remove what a dead one left behind
+       NAME watch [--interval TIME] [--count N] [--json] [flags]  show what is called, changed and refused
        NAME doctor [--fix] [--json] [flags]  check all that a start needs, without starting
        NAME stop [flags]                   end the daemon, and return when it has ended
        NAME reload [flags]                 send it SIGHUP
@@ -54,9 +55,9 @@ Flags for an instance beside the system's:
 Without -f or -d, NAME returns when every socket is served, and logs to syslog from then on. It stays in
 the foreground if systemd handed it sockets.
 
-The commands status, doctor, stop and reload take the flags above as well, and are about the instance that a
+The commands status, watch, doctor, stop and reload take the flags above as well, and are about the instance that a
 daemon with the same flags would be.
-  --json  print JSON
+  --json  print JSON; watch prints a document a line
   --fix   remove stale files: those that speak of a portmapper although none holds the instance lock
 
 Flags of the other commands:

@@ -34,7 +34,7 @@ type command struct {
 
 func commands() map[string]command {
 	return map[string]command{
-		"list":    {"list", 0, 0, list},
+		"list":    {"list [--json]", 0, 0, list},
 		"set":     {"set PROGRAM VERSION NETID ADDRESS", 4, 4, set},
 		"unset":   {"unset PROGRAM VERSION [NETID]", 2, 3, unset},
 		"getaddr": {"getaddr PROGRAM VERSION NETID", 3, 3, getAddr},
@@ -55,6 +55,9 @@ func operate(name string, args []string, stdout, stderr io.Writer) int {
 		f.StringVar(&to.socket, "socket", "", "")
 		f.StringVarP(&to.host, "host", "h", "", "")
 		f.BoolVar(&help, "help", false, "")
+		if args[0] == "list" {
+			f.BoolVar(&to.json, "json", false, "")
+		}
 		if err := f.Parse(args[1:]); err != nil {
 			return daemon.WithExitCode(daemon.ExitUsage, fmt.Errorf("%s: %w; see --help", args[0], err))
 		}
@@ -81,6 +84,7 @@ func operate(name string, args []string, stdout, stderr io.Writer) int {
 type target struct {
 	socket string
 	host   string
+	json   bool // of list
 }
 
 // dial opens a connection to the portmapper: to another host's over the network given, to one of this host by its local
@@ -124,6 +128,31 @@ func no(format string, args ...any) error {
 	return daemon.WithExitCode(exitNo, fmt.Errorf(format, args...))
 }
 
+// A listed registration is what `gportmap list --json` prints an array of.
+type listed struct {
+	Program uint32 `json:"program"`
+	Version uint32 `json:"version"`
+	Netid   string `json:"netid"`
+	Address string `json:"address"`
+	Port    uint16 `json:"port,omitempty"`
+	Owner   string `json:"owner"`
+	Service string `json:"service,omitempty"`
+}
+
+func listOf(all []rpcbind.RPCB) []listed {
+	list := make([]listed, len(all))
+	for i, b := range all {
+		list[i] = listed{Program: b.Program, Version: b.Version, Netid: string(b.Netid), Address: b.Addr, Owner: b.Owner}
+		if ap, ok := rpcbind.ParseUAddr(b.Addr); ok {
+			list[i].Port = ap.Port()
+		}
+		if name := service(b.Program); name != "-" {
+			list[i].Service = name
+		}
+	}
+	return list
+}
+
 // list prints every registration.
 func list(ctx context.Context, to target, _ []string, stdout io.Writer) error {
 	c, err := to.dial(ctx, "tcp")
@@ -134,6 +163,9 @@ func list(ctx context.Context, to target, _ []string, stdout io.Writer) error {
 	all, err := c.Dump(ctx)
 	if err != nil {
 		return asked(err)
+	}
+	if to.json {
+		return printJSON(stdout, listOf(all))
 	}
 	w := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "program\tvers\tnetid\tport\taddress\towner\tservice")

@@ -24,7 +24,11 @@ type control struct {
 }
 
 // controlFlags are those that the daemon doesn't have.
-type controlFlags struct{ json, fix bool }
+type controlFlags struct {
+	json, fix bool
+	interval  time.Duration
+	count     int
+}
 
 func controls() map[string]control {
 	jsonFlag := func(f *pflag.FlagSet, c *controlFlags) { f.BoolVar(&c.json, "json", false, "") }
@@ -34,6 +38,11 @@ func controls() map[string]control {
 			jsonFlag(f, c)
 			f.BoolVar(&c.fix, "fix", false, "")
 		}, doctor},
+		"watch": {"watch [--interval TIME] [--count N] [--json]", func(f *pflag.FlagSet, c *controlFlags) {
+			jsonFlag(f, c)
+			f.DurationVar(&c.interval, "interval", time.Second, "")
+			f.IntVar(&c.count, "count", 0, "")
+		}, watch},
 		"stop":   {"stop", nil, stop},
 		"reload": {"reload", nil, reload},
 	}
@@ -101,6 +110,9 @@ func statusText(s daemon.Status) string {
 	default:
 		line("%s%s%s", s.State, who, removed)
 	}
+	if s.Report != nil {
+		line("health: %s", health(s.Report.Status))
+	}
 	if len(s.Serves) > 0 {
 		line("serves: %s", strings.Join(s.Serves, ", "))
 	}
@@ -117,6 +129,9 @@ func statusText(s daemon.Status) string {
 	}
 	if s.Remedy != "" {
 		line("remedy: %s", s.Remedy)
+	}
+	if s.Report != nil {
+		b.WriteString(table(s.Report.Table, s.Report.Now))
 	}
 	return b.String()
 }

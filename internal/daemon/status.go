@@ -55,6 +55,8 @@ type Status struct {
 	Registrations *int `json:"registrations,omitempty"`
 	// Saved tells about the state on disk; nil if it can't be seen or nothing runs.
 	Saved *Saved `json:"saved,omitempty"`
+	// Report is what it tells of itself, if who asks may open its admin socket.
+	Report *Report `json:"report,omitempty"`
 	// Removed are stale files that are gone now, Stale those that are still there.
 	Removed []string `json:"removed,omitempty"`
 	Stale   []string `json:"stale,omitempty"`
@@ -209,8 +211,12 @@ func (c Config) lookAtRunning(ctx context.Context, st *Status, p sys.Process) {
 		}
 	}
 	st.Registrations = &others
-	if st.State == StateRunning {
-		c.lookAtSaved(ctx, st, all)
+	if st.State != StateRunning {
+		return
+	}
+	c.lookAtSaved(ctx, st, all)
+	if st.Report, err = c.askReport(ctx); err != nil {
+		st.Notes = append(st.Notes, "there is more to tell for root, and for the group of --admin-group: "+err.Error())
 	}
 }
 
