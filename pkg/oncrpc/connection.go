@@ -21,12 +21,12 @@ const lingerOctets = 1 << 20
 // ServeConn serves one connection, as Serve does with those it accepts, and returns when it is over and closed: nil if the
 // client closed it, or its sending half, and every call was answered; [ErrServerClosed] after Shutdown and Close;
 // [ErrNotACall], [ErrRecordTooLong] or [ErrEmptyFragment] if what the client sent ended it; [os.ErrDeadlineExceeded] for
-// one that was too slow or idle too long; or an error of the connection.
+// one that was too slow, or idle too long or while others needed its place; or an error of the connection.
 func (s *Server) ServeConn(conn net.Conn) error {
 	s.mu.Lock()
 	st := s.shared()
 	s.mu.Unlock()
-	if !st.enter(conn) {
+	if !s.enter(st, conn) {
 		return ErrServerClosed
 	}
 	return s.serveConn(st, conn)
@@ -80,7 +80,10 @@ type connection struct {
 	writing sync.Mutex // held while a reply is written
 
 	mu       sync.Mutex
-	stopping bool // with mu: read no more
+	stopping bool      // with mu: read no more
+	gone     bool      // with mu: it gives way to another, at once
+	running  int       // with mu: calls that are carried out
+	idle     time.Time // with mu: when the last one was, or when the connection began
 }
 
 // job is a call that is carried out beside others of its connection.
@@ -91,7 +94,7 @@ type job struct {
 }
 
 func newConnection(s *Server, st *state, conn net.Conn) *connection {
-	c := &connection{server: s, state: st, conn: conn}
+	c := &connection{server: s, state: st, conn: conn, idle: time.Now()}
 	c.request = c.newRequest()
 	c.ctx, c.cancel = context.WithCancel(st.ctx)
 	if s.CallsPerConnection > 1 {
@@ -126,8 +129,8 @@ func (c *connection) serve() error {
 	records := RecordReader{Limit: orDefault(c.server.MaxRecord, DefaultMaxRecord)}
 	in := make([]byte, streamReadSize)
 	for {
-		if !c.arm(records.Pending()) {
-			return ErrServerClosed
+		if err := c.arm(records.Pending()); err != nil {
+			return err
 		}
 		n, readErr := c.conn.Read(in)
 		records.Feed(in[:n])
@@ -150,8 +153,8 @@ func (c *connection) serve() error {
 	}
 }
 
-// arm sets the time until when the next octets have to come; false says that the connection is to end instead.
-func (c *connection) arm(pending bool) bool {
+// arm sets the time until when the next octets have to come; the error says why the connection is to end instead.
+func (c *connection) arm(pending bool) error {
 	var deadline time.Time
 	switch {
 	case !pending:
@@ -167,11 +170,14 @@ func (c *connection) arm(pending bool) bool {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.stopping {
-		return false
+	switch {
+	case c.gone:
+		return os.ErrDeadlineExceeded
+	case c.stopping:
+		return ErrServerClosed
 	}
 	_ = c.conn.SetReadDeadline(deadline) // a connection that is closed, or has no deadlines: Read will tell
-	return true
+	return nil
 }
 
 // takeCalls answers the records that are there.
@@ -196,6 +202,9 @@ func (c *connection) takeCalls(records *RecordReader) error {
 
 // answer answers a call before the next one is looked at.
 func (c *connection) answer(record []byte) error {
+	if err := c.beginCall(); err != nil {
+		return err
+	}
 	reply, err := c.carryOut(c.ctx, c.out, record, &c.request)
 	if err != nil {
 		return err
@@ -214,6 +223,10 @@ func (c *connection) answerBeside(record []byte) error {
 	case c.several <- struct{}{}:
 	case <-c.state.ctx.Done():
 		return ErrServerClosed
+	}
+	if err := c.beginCall(); err != nil {
+		<-c.several
+		return err
 	}
 	j := c.free.Get().(*job)
 	j.message = append(j.message[:0], record...)
@@ -246,8 +259,9 @@ func keepBuffer(b []byte) []byte {
 	return b[:0]
 }
 
-// carryOut makes the record of the reply to a call, in the memory of out.
+// carryOut makes the record of the reply to a call that was begun, in the memory of out, and ends it.
 func (c *connection) carryOut(ctx context.Context, out, message []byte, r *Request) ([]byte, error) {
+	defer c.endCall()
 	if !c.state.run() {
 		return nil, ErrServerClosed
 	}
@@ -269,12 +283,22 @@ var errReplyTooLong = errors.New("oncrpc: the reply is longer than its transport
 func (c *connection) write(reply []byte) error {
 	c.writing.Lock()
 	defer c.writing.Unlock()
-	timeout := orDefault(c.server.WriteTimeout, DefaultWriteTimeout)
-	if err := c.conn.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
+	if err := c.armWrite(); err != nil {
 		return err
 	}
 	_, err := c.conn.Write(reply)
 	return err
+}
+
+// armWrite sets the time until when a reply has to be accepted.
+func (c *connection) armWrite() error {
+	timeout := orDefault(c.server.WriteTimeout, DefaultWriteTimeout)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.gone {
+		return os.ErrDeadlineExceeded
+	}
+	return c.conn.SetWriteDeadline(time.Now().Add(timeout))
 }
 
 // linger lets the client read its replies before the connection is closed.
@@ -286,8 +310,9 @@ func (c *connection) linger() {
 	c.mu.Lock()
 	err := c.conn.SetReadDeadline(time.Now().Add(lingerTime))
 	c.stopping = true // the deadline is set already, and the shorter one
+	gone := c.gone
 	c.mu.Unlock()
-	if err == nil {
+	if err == nil && !gone {
 		_, _ = io.CopyN(io.Discard, c.conn, lingerOctets) // what it sends doesn't count any more
 	}
 }

@@ -127,13 +127,15 @@ func (p *packets) read(d *datagram) (n int, err error) {
 	}
 	arrival := pktinfo.Parse(d.control[:told])
 	d.source = arrival.AppendControl(d.source[:0])
-	d.from, d.request.Remote = from, net.UDPAddrFromAddrPort(from)
+	if from != d.from || d.request.Remote == nil {
+		d.from, d.request.Remote = from, net.UDPAddrFromAddrPort(from)
+	}
 	local := netip.AddrPortFrom(arrival.Local, p.port)
 	if arrival.Local.IsLinkLocalUnicast() && arrival.Local.Is6() {
 		local = netip.AddrPortFrom(arrival.Local.WithZone(from.Addr().Zone()), p.port)
 	}
 	switch {
-	case local == d.local: // as nearly always; it stays what it is for handlers that keep it
+	case local == d.local: // as nearly always; like Remote it is never changed, only replaced: a handler may have kept it
 	case arrival.Local.IsValid():
 		d.local, d.request.Local = local, net.UDPAddrFromAddrPort(local)
 	default:

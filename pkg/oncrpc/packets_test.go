@@ -1,6 +1,7 @@
 package oncrpc
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -114,5 +116,32 @@ func TestServerDatagramsToWhoDoesNotRead(t *testing.T) {
 	}
 	if err := <-served; err != ErrServerClosed {
 		t.Errorf("%v, want %v", err, ErrServerClosed)
+	}
+}
+
+// Datagrams that are no calls get no answer and end nothing.
+func TestServerHostileDatagrams(t *testing.T) {
+	s := register(t, &Server{MaxRecord: 200, DatagramWorkers: 1})
+	conn, err := net.Dial("udp", started(t, s, "udp"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for _, message := range [][]byte{
+		nil,
+		[]byte("abc"),
+		AppendAccepted(nil, 9, Success),
+		AppendCall(nil, testCall(procEcho, strings.Repeat("x", 161))), // one octet over the limit
+		AppendCall(nil, testCall(procGoexit, "")),                     // its worker is replaced
+		AppendCall(nil, testCall(procEcho, strings.Repeat("y", 160))),
+	} {
+		if _, err := conn.Write(message); err != nil {
+			t.Fatal(err)
+		}
+	}
+	in := make([]byte, 65536)
+	n, err := conn.Read(in)
+	if want := append(AppendAccepted(nil, 9, Success), strings.Repeat("y", 160)...); err != nil || !bytes.Equal(in[:n], want) {
+		t.Errorf("% x, %v; want the one answer\n% x", in[:n], err, want)
 	}
 }

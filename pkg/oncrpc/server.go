@@ -46,7 +46,8 @@ type Server struct {
 	// MaxRecord is the size in octets of the largest call, its header included; a longer one closes the connection, or
 	// isn't answered if it is a datagram. 0 stands for [DefaultMaxRecord].
 	MaxRecord int
-	// MaxConnections is the number of connections that are served at a time; more wait unread. 0 stands for
+	// MaxConnections is the number of connections that are served at a time. One more closes the one that has waited
+	// longest for a whole call; while a call is carried out on each, more wait unread. 0 stands for
 	// [DefaultMaxConnections].
 	MaxConnections int
 	// MaxRunning is the number of calls that are carried out at a time. 0 stands for [DefaultMaxRunning].
@@ -59,8 +60,8 @@ type Server struct {
 	// DatagramWorkers is the number of calls of one datagram socket that are carried out at a time, in any order; more
 	// wait in the socket's buffer. 0 stands for [DefaultDatagramWorkers].
 	DatagramWorkers int
-	// IdleTimeout is how long a connection may be without a call before it is closed. 0 means for ever: kernels keep
-	// connections that they use once a day, and a server for strangers should set it.
+	// IdleTimeout is how long a connection may be without a call before it is closed. 0 means for ever, or until another
+	// needs its place: kernels keep connections that they use once a day.
 	IdleTimeout time.Duration
 	// RecordTimeout is how long a call may take from its first octet to its last one. 0 stands for
 	// [DefaultRecordTimeout].
@@ -204,7 +205,8 @@ func (l listener) stop() { _ = l.Close() }
 
 // Serve accepts connections from l and serves each in a goroutine of its own, until l is closed or the Server is. It
 // returns when all these connections are over: [ErrServerClosed] after Shutdown and Close, else the error of l, which is
-// closed in either case. Errors that pass, as too many open files, are reported and waited out.
+// closed in either case. Errors that pass, as too many open files, are reported and waited out, and each closes the
+// connection that has waited longest for a call.
 func (s *Server) Serve(l net.Listener) error {
 	what := &listener{l}
 	st, ok := s.begin(what)
@@ -221,7 +223,7 @@ func (s *Server) Serve(l net.Listener) error {
 		conn, err := l.Accept()
 		if err == nil {
 			pause.reset()
-			if !st.enter(conn) {
+			if !s.enter(st, conn) {
 				return ErrServerClosed
 			}
 			connections.Go(func() { _ = s.serveConn(st, conn) }) // how clients end is not news
@@ -234,20 +236,10 @@ func (s *Server) Serve(l net.Listener) error {
 			return err
 		}
 		s.report(nil, err)
+		s.makeRoom() // most likely the process is out of descriptors
 		if !pause.wait(st.end) {
 			return ErrServerClosed
 		}
-	}
-}
-
-// enter waits for a place for the connection, or closes it because the Server ends.
-func (st *state) enter(conn net.Conn) bool {
-	select {
-	case st.places <- struct{}{}:
-		return true
-	case <-st.end:
-		_ = conn.Close()
-		return false
 	}
 }
 
@@ -275,10 +267,14 @@ type pause struct{ next time.Duration }
 
 func (p *pause) reset() { p.next = 0 }
 
+func (p *pause) longer() time.Duration {
+	p.next = min(max(2*p.next, 5*time.Millisecond), time.Second)
+	return p.next
+}
+
 // wait waits, and is false if end was closed.
 func (p *pause) wait(end <-chan struct{}) bool {
-	p.next = min(max(2*p.next, 5*time.Millisecond), time.Second)
-	t := time.NewTimer(p.next)
+	t := time.NewTimer(p.longer())
 	defer t.Stop()
 	select {
 	case <-end:

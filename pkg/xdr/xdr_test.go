@@ -137,7 +137,6 @@ func TestDecoderErrors(t *testing.T) {
 	}
 }
 
-// After an error nothing is read any more and the first error stays.
 // What is appended is read back, at the ends of the ranges.
 func TestNumbers(t *testing.T) {
 	for _, v := range []int64{0, 1, -1, math.MaxInt32, math.MinInt32, math.MaxInt64, math.MinInt64} {
@@ -212,6 +211,7 @@ func TestDecoderString(t *testing.T) {
 	}
 }
 
+// After an error nothing is read any more and the first error stays.
 func TestDecoderErrorIsSticky(t *testing.T) {
 	d := xdr.NewDecoder([]byte("\x00\x00\x00\x09\x00\x00\x00\x01more octets."))
 	if d.Bool() || d.Err() != xdr.ErrBadBool {
