@@ -41,8 +41,8 @@ func activate(f *os.File) (*Socket, error) {
 	defer f.Close()
 	number := int(f.Fd())
 	s, err := func() (*Socket, error) {
-		// A duplicate, so that the descriptor has one owner, with the poller; O_NONBLOCK after it, for an os.File made
-		// of a nonblocking descriptor would already have been in the poller.
+		// A duplicate, so that the descriptor has one owner; O_NONBLOCK, which listeners keep, after it, for an os.File
+		// made of a nonblocking descriptor would already have been in the poller.
 		fd, err := unix.FcntlInt(uintptr(number), unix.F_DUPFD_CLOEXEC, 3)
 		if err != nil {
 			return nil, os.NewSyscallError("dup", err)

@@ -123,12 +123,13 @@ func TestActivated(t *testing.T) {
 	}
 }
 
-// checkServed calls s over loopback, and looks at the flags of its descriptor.
+// checkServed calls s over loopback, and looks at the flags of its descriptor. Listeners are under the poller, UDP sockets
+// are waited for in the kernel.
 func checkServed(t *testing.T, s *Socket) {
 	t.Helper()
 	flags := func(fd int) error {
-		if v, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err != nil || v&unix.O_NONBLOCK == 0 {
-			return fmt.Errorf("flags %#x, %v, want O_NONBLOCK", v, err)
+		if v, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err != nil || (v&unix.O_NONBLOCK != 0) != (s.Listener != nil) {
+			return fmt.Errorf("flags %#x, %v: O_NONBLOCK is wrong", v, err)
 		}
 		if v, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || v&unix.FD_CLOEXEC == 0 {
 			return fmt.Errorf("descriptor flags %#x, %v, want FD_CLOEXEC", v, err)

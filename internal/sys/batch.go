@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -73,7 +74,16 @@ type Batch struct {
 	datagrams []Datagram
 	received  int
 	recvErrno unix.Errno
-	recv      func(fd uintptr) bool // made once: a closure made by each call would be an allocation
+	recvFlags uintptr
+	recv      func(fd uintptr) // made once: a closure made by each call would be an allocation
+	busy      *PacketConn      // brought the last datagram: the next one is waited for in recvmmsg
+	yielded   time.Time
+
+	polling    *PacketConn // by await
+	timeout    int         // ms
+	polled     [2]unix.PollFd
+	pollSocket func(fd uintptr)
+	pollAlarm  func(fd uintptr)
 
 	out       messages
 	origin    []int // index in Write's argument of each message of out
@@ -98,7 +108,14 @@ func NewBatch(n, octets int) *Batch {
 		b.in.iovs[i].Base = &b.buffer[i*octets]
 		b.in.iovs[i].SetLen(octets)
 	}
+	b.received = n
+	b.renew()
 	b.recv, b.send = b.recvmmsg, b.sendmmsg
+	b.pollAlarm = b.pollBoth
+	b.pollSocket = func(fd uintptr) {
+		b.polled[0] = unix.PollFd{Fd: int32(fd)}
+		_ = b.polling.alarm.raw.Control(b.pollAlarm) // closed, with the socket: await looks for that next
+	}
 	return b
 }
 
@@ -106,42 +123,63 @@ func NewBatch(n, octets int) *Batch {
 // payloads in it are valid until the next Read. The error is os.ErrDeadlineExceeded after the deadline (datagrams that
 // wait in the socket stay there) and net.ErrClosed after Close; any other is the socket's own and may be temporary
 // (ENOBUFS, ENOMEM). ICMP errors about earlier answers are not errors of Read.
+//
+// After a datagram the next is waited for in recvmmsg(2), for busyWait; only then in poll(2), with the alarm. Where
+// somebody who shares the socket has made it nonblocking, every wait is in poll.
 func (b *Batch) Read(c *PacketConn) ([]Datagram, error) {
-	for i := range b.in.hdrs {
-		h := &b.in.hdrs[i].hdr
-		h.Namelen = unix.SizeofSockaddrInet6
-		h.SetControllen(controlOctets)
-		h.Flags = 0
-	}
+	b.renew()
 	b.received, b.recvErrno = 0, 0
-	if err := c.raw.Read(b.recv); err != nil {
-		return nil, c.ended(err)
+	for b.received == 0 && b.recvErrno == 0 {
+		b.recvFlags = unix.MSG_WAITFORONE
+		if b.busy != c || c.deadline.Load() != 0 {
+			if err := b.await(c); err != nil {
+				return nil, err
+			}
+			b.recvFlags = unix.MSG_DONTWAIT
+		}
+		b.busy = nil
+		if err := c.raw.Control(b.recv); err != nil {
+			return nil, c.ended(err)
+		}
 	}
 	if b.recvErrno != 0 {
 		return nil, fmt.Errorf("receive on udp %v: recvmmsg: %w", c.local, b.recvErrno)
 	}
+	b.busy = c
+	b.yield()
 	for i := range b.received {
 		b.datagrams[i] = b.datagram(i)
 	}
 	return b.datagrams[:b.received], nil
 }
 
-// recvmmsg is the body of Read under the poller; false means wait for readability.
-func (b *Batch) recvmmsg(fd uintptr) bool {
+// renew makes the headers that the last Read used ready for the next. Those that it didn't use are left alone: a call that
+// comes alone should touch no more memory than it needs.
+func (b *Batch) renew() {
+	for i := range b.received {
+		h := &b.in.hdrs[i].hdr
+		h.Namelen = unix.SizeofSockaddrInet6
+		h.SetControllen(controlOctets)
+		h.Flags = 0
+	}
+}
+
+// recvmmsg is the body of Read. It leaves neither datagrams nor an errno if there is nothing to read.
+func (b *Batch) recvmmsg(fd uintptr) {
 	for tries := 0; ; tries++ {
 		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&b.in.hdrs[0])),
-			uintptr(len(b.in.hdrs)), unix.MSG_DONTWAIT, 0, 0)
+			uintptr(len(b.in.hdrs)), b.recvFlags, 0, 0)
 		switch {
 		case errno == 0:
 			b.received = int(n)
-			return true
+			return
 		case errno == unix.EAGAIN:
-			return false
+			return
 		case (errno == unix.EINTR || stale(errno)) && tries < maxTries:
 			// The kernel clears a pending error when it reports it.
 		default:
 			b.recvErrno = errno
-			return true
+			return
 		}
 	}
 }

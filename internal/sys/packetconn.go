@@ -1,6 +1,7 @@
 package sys
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -16,14 +17,21 @@ import (
 // boot storm of clients arrives faster than one read.
 const receiveOctets = 4 << 20
 
-// A PacketConn is a UDP socket that a Batch reads and writes. Its descriptor is nonblocking and under the runtime's
-// poller. Any number of goroutines may use it, each with a Batch of its own.
+// A PacketConn is a UDP socket that a Batch reads and writes. Any number of goroutines may use it, each with a Batch of its
+// own.
+//
+// Its descriptor is not under the runtime's poller. That would be woken by each datagram that comes and by each that has
+// left, a second thread and three system calls beside the two that a call needs. Read waits in the kernel instead: see
+// [Batch.Read].
 type PacketConn struct {
 	file   *os.File
 	raw    syscall.RawConn
 	local  netip.AddrPort
 	v6     bool // family AF_INET6
 	closed atomic.Bool
+
+	deadline atomic.Int64 // of Read, in nanoseconds since 1970; 0 for none
+	alarm    *alarm       // rings while there is a deadline, and after Close
 }
 
 // newPacketConn takes over fd, a bound nonblocking UDP socket, and closes it on error.
@@ -45,12 +53,29 @@ func newPacketConn(fd int) (*PacketConn, error) {
 		unix.Close(fd)
 		return nil, err
 	}
+	// Before there is a File of it, which would put a nonblocking one under the poller.
+	if err = letWait(fd); err == nil {
+		c.alarm, err = newAlarm()
+	}
+	if err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
 	c.file = os.NewFile(uintptr(fd), "udp "+c.local.String())
 	if c.raw, err = c.file.SyscallConn(); err != nil {
-		c.file.Close()
+		c.Close()
 		return nil, err
 	}
 	return c, nil
+}
+
+// letWait makes the socket one in which a read waits, for busyWait at most.
+func letWait(fd int) error {
+	tv := unix.NsecToTimeval(busyWait.Nanoseconds())
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv); err != nil {
+		return os.NewSyscallError("setsockopt SO_RCVTIMEO", err)
+	}
+	return os.NewSyscallError("set O_NONBLOCK", unix.SetNonblock(fd, false))
 }
 
 // tellArrival makes the kernel attach IP_PKTINFO or IPV6_PKTINFO to each datagram. An IPv6 socket gets both: a dual-stack
@@ -81,13 +106,18 @@ func raiseReceiveBuffer(fd int) {
 // LocalAddr returns the address the socket is bound to, as it was when the socket was made.
 func (c *PacketConn) LocalAddr() netip.AddrPort { return c.local }
 
-// SetReadDeadline makes a Read that waits at t, or later, return os.ErrDeadlineExceeded; a t in the past wakes it now.
-// The zero Time takes the deadline away.
+// SetReadDeadline makes a Read that waits at t, or later, return os.ErrDeadlineExceeded; a t in the past wakes it now, or
+// after a few milliseconds while datagrams come. The zero Time takes the deadline away.
 func (c *PacketConn) SetReadDeadline(t time.Time) error {
-	if err := c.file.SetReadDeadline(t); err != nil {
-		return c.ended(err)
+	if c.closed.Load() {
+		return net.ErrClosed
 	}
-	return nil
+	if t.IsZero() {
+		c.deadline.Store(0)
+		return c.alarm.set(false)
+	}
+	c.deadline.Store(t.UnixNano())
+	return c.alarm.set(true)
 }
 
 // Close closes the socket; a Read that waits returns net.ErrClosed. A second Close returns net.ErrClosed.
@@ -95,7 +125,7 @@ func (c *PacketConn) Close() error {
 	if c.closed.Swap(true) {
 		return net.ErrClosed
 	}
-	return c.file.Close()
+	return errors.Join(c.alarm.set(true), c.file.Close(), c.alarm.close())
 }
 
 // JoinGroup makes an IPv6 socket a member of the multicast group on the interface ifindex. To be one already is no error.
