@@ -55,8 +55,8 @@ Flags for an instance beside the system's:
 Without -f or -d, NAME returns when every socket is served, and logs to syslog from then on. It stays in
 the foreground if systemd handed it sockets.
 
-The commands status, watch, doctor, stop and reload take the flags above as well, and are about the instance that a
-daemon with the same flags would be.
+The commands status, watch, doctor, stop and reload take the flags above as well, and are about the
+instance that a daemon with the same flags would be.
   --json  print JSON; watch prints a document a line
   --fix   remove stale files: those that speak of a portmapper although none holds the instance lock
 
