@@ -41,8 +41,9 @@ func serve(name string, o options, stderr io.Writer) int {
 	o.Version = versionName()
 	abortOnPanic(o)
 
-	ctx, release := handleSignals(o.Log)
+	ctx, hangups, release := handleSignals()
 	defer release()
+	o.Hangups = hangups
 	err := daemon.Run(ctx, o.Config)
 	if err != nil {
 		o.Log.Error(err.Error())
@@ -64,18 +65,14 @@ func abortOnPanic(o options) {
 	}
 }
 
-// handleSignals returns a context that ends with SIGTERM, SIGINT or SIGQUIT, the signals by which rpcbind ends cleanly. A
-// second one of them ends the process at once. Like rpcbind we ignore the other signals that a daemon may be sent.
-func handleSignals(log *slog.Logger) (context.Context, context.CancelFunc) {
+// handleSignals returns a context that ends with SIGTERM, SIGINT or SIGQUIT, the signals by which rpcbind ends cleanly, and
+// what brings each SIGHUP. A second one of those that end ends the process at once. Like rpcbind we ignore the other signals
+// that a daemon may be sent.
+func handleSignals() (context.Context, <-chan os.Signal, context.CancelFunc) {
 	signal.Ignore(syscall.SIGPIPE, syscall.SIGUSR1, syscall.SIGUSR2)
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	go func() {
-		for range hangup {
-			log.Info("SIGHUP: there is nothing to reload in this version")
-		}
-	}()
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
 	ctx, release := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT)
 	context.AfterFunc(ctx, release)
-	return ctx, release
+	return ctx, hangups, release
 }

@@ -58,6 +58,79 @@ func TestServiceManagerIsTold(t *testing.T) {
 	r.cmd.Wait()
 }
 
+// await reads notifications until one contains what is wanted, and returns it.
+func await(t *testing.T, c *net.UnixConn, want string) string {
+	t.Helper()
+	for {
+		if m := notified(t, c); strings.Contains(m, want) {
+			return m
+		}
+	}
+}
+
+// TestServiceManagerIsToldHowWeAre has a service manager that waits for signs of life, changes what the status tells, and
+// has the daemon reload.
+func TestServiceManagerIsToldHowWeAre(t *testing.T) {
+	a := instanceFor(t)
+	c, path := notifySocket(t)
+	t.Setenv("NOTIFY_SOCKET", path)
+	t.Setenv("WATCHDOG_USEC", "400000")
+	r := start(t, a.args("-l")...)
+	if m := notified(t, c); !strings.HasPrefix(m, "READY=1\n") || !strings.HasSuffix(m, "; 0 registrations") {
+		t.Errorf("%q", m)
+	}
+	for range 3 {
+		await(t, c, "WATCHDOG=1")
+	}
+	if code, _, stderr := execute(t, "set", "--socket", a.socket(), "300000", "1", "tcp", "192.0.2.1.8.1"); code != 0 {
+		t.Fatal(stderr)
+	}
+	if m := await(t, c, "1 registration"); !strings.HasPrefix(m, "STATUS=serving ") || strings.Contains(m, "READY") {
+		t.Errorf("%q", m)
+	}
+	state := filepath.Join(a.dir, "rpcbind.xdr")
+	if err := os.Remove(state); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	var usec uint64
+	m := await(t, c, "RELOADING=1")
+	if _, err := fmt.Sscanf(m, "RELOADING=1\nMONOTONIC_USEC=%d", &usec); err != nil || usec == 0 {
+		t.Errorf("%q: %v", m, err)
+	}
+	if m := await(t, c, "READY=1"); !strings.HasSuffix(m, "; 1 registration") {
+		t.Errorf("%q", m)
+	}
+	if _, err := os.Stat(state); err != nil {
+		t.Errorf("the state wasn't written anew: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	client, err := rpcbind.DialPortmapper(ctx, "unix", a.socket())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	stats, err := client.Stat(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, vers := range []uint32{2, 3, 4} {
+		if n := stats.Of(vers).Calls[0]; n != 0 {
+			t.Errorf("GETSTAT counts %d NULLs of version %d, which nobody else called", n, vers)
+		}
+	}
+	r.cmd.Process.Signal(syscall.SIGTERM)
+	await(t, c, "STOPPING=1")
+	log, _ := io.ReadAll(r.stderr)
+	r.cmd.Wait()
+	if strings.Contains(string(log), "NULL") {
+		t.Errorf("its own calls are logged:\n%s", log)
+	}
+}
+
 // activate runs gportmap with sockets as systemd hands them over.
 func activate(t *testing.T, files []*os.File, args ...string) *exec.Cmd {
 	t.Helper()

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"slices"
 
@@ -26,7 +25,7 @@ func takeOver(name string, args []string, stdout, stderr io.Writer) int {
 	case o.version:
 		return print(stdout, "gportmap "+versionName()+"\n")
 	}
-	ctx, release := handleSignals(slog.New(slog.DiscardHandler))
+	ctx, _, release := handleSignals()
 	installed := daemon.UnitInstalled(ctx)
 	if !installed {
 		release()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -52,6 +53,8 @@ type Config struct {
 	LogCalls bool
 	// Log is where the daemon logs; nil discards.
 	Log *slog.Logger
+	// Hangups, if not nil, has the configuration read again with each value: SIGHUP.
+	Hangups <-chan os.Signal
 	// Ready, if not nil, is called once every socket is served, before the service manager is told. An error ends Run.
 	Ready func() error
 }

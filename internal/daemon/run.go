@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 
@@ -180,6 +181,17 @@ func serve(ctx context.Context, c Config, sockets []*sys.Socket, table *registry
 	defer desk.serve(report)()
 
 	notifier := sys.NewNotifier()
+	own := len(ownEntries(sockets))
+	h := &health{
+		log: c.Log, notifier: notifier, probe: s.Probe,
+		status: func() string { return "serving " + describe(sockets) + "; " + counted(table.Len()-own) },
+		// Nothing is configured by files, so what can be done anew is to write the state, whatever became of it.
+		reload: func() error {
+			table.Save()
+			return nil
+		},
+	}
+	var watching sync.WaitGroup
 	// Serving goes on until the service manager knows that it is about to end.
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
@@ -196,10 +208,12 @@ func serve(ctx context.Context, c Config, sockets []*sys.Socket, table *registry
 				return
 			}
 		}
-		status := "serving " + describe(sockets)
-		told(c.Log, notifier.Ready(status))
-		c.Log.Info("started: "+status, "pid", os.Getpid())
+		h.ready()
+		c.Log.Info("started: serving "+describe(sockets), "pid", os.Getpid())
+		watching.Go(func() { h.run(serving, c.Hangups) })
 	})
+	stop()
+	watching.Wait()
 	if err = errors.Join(unready, err); err != nil {
 		return WithExitCode(ExitSystem, err)
 	}

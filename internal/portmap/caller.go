@@ -58,4 +58,6 @@ type Caller struct {
 	// UID is the uid of the process at the other end of the local socket, if HasUID is true.
 	UID    uint32
 	HasUID bool
+	// Self tells that the daemon asks itself whether it still answers.
+	Self bool
 }

@@ -67,6 +67,9 @@ var lastProc = [...]uint32{rpcbind.ProcCallIt, rpcbind.ProcTAddr2UAddr, rpcbind.
 // There is no error to return: an error of the protocol is a reply. Nothing is allocated for GETPORT, GETADDR,
 // GETVERSADDR and NULL, if dst has room.
 func (p *Portmapper) AppendReply(dst, call []byte, from Caller) []byte {
+	if from.Self {
+		return appendSelf(dst, call)
+	}
 	start := len(dst)
 	r := request{from: from, size: len(call)}
 	if !from.Transport.Datagram() || p.policy.MayAnswer(from) {

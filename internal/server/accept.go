@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -24,22 +25,22 @@ type deadlineListener interface {
 // An acceptLoop serves a listening socket.
 type acceptLoop struct {
 	server   *Server
+	socket   *sys.Socket
 	name     string
 	listener deadlineListener
 	pause    func() // waits in a shortage
+	beats    atomic.Uint64
 }
 
 func newAcceptLoop(s *Server, socket *sys.Socket) (*acceptLoop, error) {
-	name := fmt.Sprintf("%s %v", socket.Netid, socket.Addr)
-	if socket.Path != "" {
-		name = fmt.Sprintf("%s %s", socket.Netid, socket.Path)
-	}
+	name := nameOf(socket)
 	listener, ok := socket.Listener.(deadlineListener)
 	if !ok {
 		return nil, fmt.Errorf("serve %s: a %T has no deadline to stop it by", name, socket.Listener)
 	}
 	return &acceptLoop{
 		server:   s,
+		socket:   socket,
 		name:     name,
 		listener: listener,
 		pause:    func() { s.pause(shortagePause, s.connections.freed) },
@@ -48,10 +49,13 @@ func newAcceptLoop(s *Server, socket *sys.Socket) (*acceptLoop, error) {
 
 func (l *acceptLoop) stop() error { return l.listener.SetDeadline(longAgo()) }
 
+func (l *acceptLoop) pulse() (*sys.Socket, *atomic.Uint64) { return l.socket, &l.beats }
+
 func (l *acceptLoop) run(started func()) error {
 	started()
 	for {
 		conn, err := l.listener.Accept()
+		l.beats.Add(1)
 		switch {
 		case err == nil:
 			l.server.open(conn)

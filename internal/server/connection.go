@@ -99,6 +99,7 @@ func (c *connection) identify() {
 			return
 		}
 		c.stream.from.UID, c.stream.from.HasUID = cred.UID, true
+		c.stream.from.Self = c.server.probed.local.Load() > 0 && int(cred.PID) == os.Getpid()
 	case *net.TCPConn:
 		// Probes every 15 s, Go's default, are for nothing when idle connections are closed anyway.
 		_ = conn.SetKeepAlive(false)
@@ -199,6 +200,9 @@ func (c *connection) release() {
 // answer feeds the stream with octets that came at the time now and sends the replies: all of one read by one write, if
 // they aren't large. Nothing is read while the client doesn't take them. False says that the connection has to close.
 func (c *connection) answer(b []byte, now time.Duration) bool {
+	if !c.local {
+		c.stream.from.Self = c.server.probed.has(c.stream.from.Remote)
+	}
 	c.stream.feed(b)
 	complete := 0
 	c.answered = 0

@@ -105,6 +105,10 @@ type Server struct {
 	short       episode   // out of descriptors or memory for connections
 	stopping    atomic.Bool
 	stopped     chan struct{} // closed when stopping is set
+	probed      probed
+
+	mu    sync.Mutex
+	loops []loop // what is served
 }
 
 // New returns a Server, and ties c.Relay to c.Portmapper and the log.
@@ -141,6 +145,8 @@ type loop interface {
 	run(started func()) error
 	// stop makes run return. It is called once, after Server.stopping was set.
 	stop() error
+	// pulse returns the socket and what counts up with each read of it.
+	pulse() (*sys.Socket, *atomic.Uint64)
 }
 
 // Serve serves the sockets until ctx is done, and calls ready, unless it is nil, once when every socket is about to be
@@ -157,6 +163,9 @@ func (s *Server) Serve(ctx context.Context, sockets []*sys.Socket, ready func())
 		}
 		loops = append(loops, l)
 	}
+	s.mu.Lock()
+	s.loops = loops
+	s.mu.Unlock()
 	if s.config.Relay != nil {
 		s.config.Relay.open(sockets)
 	}
@@ -248,4 +257,11 @@ func (e *episode) begins() bool {
 	first := !e.begun || now.Sub(e.last) > episodeQuiet
 	e.last, e.begun = now, true
 	return first
+}
+
+// since tells whether there was an event after t.
+func (e *episode) since(t time.Time) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.last.After(t)
 }

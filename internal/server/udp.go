@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -36,6 +37,7 @@ type packetLoop struct {
 
 	starved episode // the kernel has no memory for reads
 	unsent  episode // it refuses to send
+	beats   atomic.Uint64
 }
 
 func newPacketLoop(s *Server, socket *sys.Socket) *packetLoop {
@@ -50,6 +52,8 @@ func newPacketLoop(s *Server, socket *sys.Socket) *packetLoop {
 }
 
 func (l *packetLoop) stop() error { return l.socket.Packet.SetReadDeadline(longAgo()) }
+
+func (l *packetLoop) pulse() (*sys.Socket, *atomic.Uint64) { return l.socket, &l.beats }
 
 func (l *packetLoop) run(started func()) error {
 	started()
@@ -91,6 +95,7 @@ func (l *packetLoop) once() error {
 		return err
 	}
 	read := l.server.clock()
+	l.beats.Add(1)
 	l.answer(in)
 	if err := l.batch.Write(l.socket.Packet, l.out); err != nil && l.unsent.begins() {
 		// Any caller can bring this about, with a source address that there is no route to, say.
@@ -145,5 +150,6 @@ func (l *packetLoop) caller(d *sys.Datagram) portmap.Caller {
 		Ifindex:   d.Ifindex,
 		Loopback:  d.Ifindex != 0 && l.server.config.Loopback(d.Ifindex),
 		Multicast: d.Multicast,
+		Self:      l.server.probed.has(d.Remote),
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -179,6 +180,7 @@ func TestNotifier(t *testing.T) {
 		{"status of two lines", func() error { return n.Status("a\nMAINPID=1\r\x00b") }, "STATUS=a MAINPID=1  b"},
 		{"status not UTF-8", func() error { return n.Status("a\xffb") }, "STATUS=a?b"},
 		{"stopping", func() error { return n.Stopping() }, "STOPPING=1"},
+		{"alive", func() error { return n.Alive() }, "WATCHDOG=1"},
 	} {
 		if err := test.send(); err != nil {
 			t.Errorf("%s: %v", test.name, err)
@@ -202,8 +204,29 @@ func TestNotifier(t *testing.T) {
 	if n != nil {
 		t.Error("a notifier without NOTIFY_SOCKET")
 	}
-	if err := n.Ready("x"); err != nil {
-		t.Errorf("nil notifier: %v", err)
+	if err := n.Ready("x"); err != nil || n.WatchdogInterval() != 0 {
+		t.Errorf("nil notifier: %v, interval %v", err, n.WatchdogInterval())
+	}
+}
+
+func TestWatchdogInterval(t *testing.T) {
+	t.Setenv("NOTIFY_SOCKET", "/nobody")
+	for _, test := range []struct {
+		usec, pid string
+		want      time.Duration
+	}{
+		{"", "", 0},
+		{"30000000", "", 30 * time.Second},
+		{"30000000", strconv.Itoa(os.Getpid()), 30 * time.Second},
+		{"30000000", "1", 0}, // meant for another process
+		{"soon", "", 0},
+		{"-1", "", 0},
+	} {
+		t.Setenv("WATCHDOG_USEC", test.usec)
+		t.Setenv("WATCHDOG_PID", test.pid)
+		if got := NewNotifier().WatchdogInterval(); got != test.want {
+			t.Errorf("WATCHDOG_USEC=%q WATCHDOG_PID=%q: %v, want %v", test.usec, test.pid, got, test.want)
+		}
 	}
 }
 
