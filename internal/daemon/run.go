@@ -184,7 +184,13 @@ func serve(ctx context.Context, c Config, sockets []*sys.Socket, table *registry
 	own := len(ownEntries(sockets))
 	h := &health{
 		log: c.Log, notifier: notifier, probe: s.Probe,
-		status: func() string { return "serving " + describe(sockets) + "; " + counted(table.Len()-own) },
+		status: func() string {
+			text := "serving " + describe(sockets) + "; " + counted(table.Len()-own)
+			if state.Err() != nil {
+				text += ", not all of them on disk, which can't be written"
+			}
+			return text
+		},
 		// Nothing is configured by files, so what can be done anew is to write the state, whatever became of it.
 		reload: func() error {
 			table.Save()

@@ -150,7 +150,7 @@ func (c *connection) once() bool {
 	now := c.server.clock()
 	c.active.Store(int64(now))
 	more := c.answer(c.buf.in[:c.n], now)
-	if tell := c.server.config.Answered; tell != nil && c.answered > 0 {
+	if tell := c.server.config.Answered; tell != nil && c.answered > 0 && !c.stream.from.Self {
 		tell(&c.stream.from, c.answered, c.server.at(now), c.server.clock()-now)
 	}
 	if more {

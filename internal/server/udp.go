@@ -104,6 +104,9 @@ func (l *packetLoop) once() error {
 	if tell := l.server.config.Answered; tell != nil {
 		at, took := l.server.at(read), l.server.clock()-read
 		for i := range l.callers {
+			if l.callers[i].Self {
+				continue
+			}
 			tell(&l.callers[i], 1, at, took)
 		}
 	}
