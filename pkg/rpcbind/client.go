@@ -32,12 +32,25 @@ var errNoAddress = errors.New("no address given: a host, host:port, a socket's p
 type Client struct {
 	rpc           *oncrpc.Client
 	network, addr string
-	conn          net.Conn // of rpc, which uses it from the first call on; nil over UDP
+	config        *oncrpc.ClientConfig // of rpc
+	conn          net.Conn             // of rpc, which uses it from the first call on; nil over UDP
 }
 
-// newClient makes a Client of a connection.
-func newClient(conn net.Conn, network, addr string) *Client {
-	c := &Client{rpc: oncrpc.NewClient(conn, oncrpc.ClientConfig{}), network: network, addr: addr}
+// NewClient makes a Client of a connection to a portmapper, as one from a privileged port, which some systems want for a
+// SET, through a tunnel, or one end of [net.Pipe]. From then on the Client alone uses it. The configuration's credential
+// goes with every call; its limits and times take the place of those above. A connection without IP addresses counts as
+// one to a local socket.
+func NewClient(conn net.Conn, config oncrpc.ClientConfig) *Client {
+	network, addr := "", ""
+	if a := conn.RemoteAddr(); a != nil {
+		network, addr = a.Network(), a.String()
+	}
+	return newClient(conn, network, addr, config)
+}
+
+// newClient is NewClient for a connection to what somebody named.
+func newClient(conn net.Conn, network, addr string, config oncrpc.ClientConfig) *Client {
+	c := &Client{rpc: oncrpc.NewClient(conn, config), network: network, addr: addr, config: &config}
 	if !strings.HasPrefix(network, "udp") {
 		c.conn = conn
 	}
@@ -67,7 +80,7 @@ func DialPortmapper(ctx context.Context, network, address string) (*Client, erro
 	if err != nil {
 		return nil, &Error{Op: "dial", Network: network, Addr: addr, Err: err}
 	}
-	return newClient(conn, network, addr), nil
+	return newClient(conn, network, addr, oncrpc.ClientConfig{}), nil
 }
 
 // withPort completes an address with the portmapper's port.
@@ -95,7 +108,8 @@ func withPort(network, address string) (string, error) {
 // Close closes the socket. Calls on their way fail.
 func (c *Client) Close() error { return c.rpc.Close() }
 
-// RemoteAddr returns the address of the portmapper: a [*net.TCPAddr], [*net.UDPAddr] or [*net.UnixAddr].
+// RemoteAddr returns the address of the portmapper: a [*net.TCPAddr], [*net.UDPAddr] or [*net.UnixAddr], or what the
+// connection given to [NewClient] has.
 func (c *Client) RemoteAddr() net.Addr { return c.rpc.RemoteAddr() }
 
 // RPC returns the client below, for calls that no method makes. Closing it closes c.
@@ -105,7 +119,7 @@ func (c *Client) RPC() *oncrpc.Client { return c.rpc }
 func (c *Client) Netid() Netid {
 	at := addrPort(c.rpc.RemoteAddr())
 	switch {
-	case c.network == "unix":
+	case !at.IsValid():
 		return Local
 	case strings.HasPrefix(c.network, "udp") && at.Addr().Is4():
 		return UDP

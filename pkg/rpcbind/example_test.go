@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log"
 	"net"
 	"net/netip"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/gportmap/gportmap/pkg/oncrpc"
@@ -194,4 +196,33 @@ func ExampleParseUAddr() {
 func ExampleUAddr() {
 	fmt.Println(rpcbind.UAddr(netip.MustParseAddrPort("[fe80::1]:1001")))
 	// Output: fe80::1.3.233
+}
+
+// NFS with a user's credential, from a privileged port: what most NFS servers want.
+func ExampleDialer() {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	cred, err := oncrpc.SysCred{MachineName: "client.example", UID: 1000, GID: 1000}.Auth()
+	if err != nil {
+		log.Fatal(err)
+	}
+	d := rpcbind.Dialer{
+		Client: oncrpc.ClientConfig{Cred: cred},
+		Connect: func(ctx context.Context, network, address string) (conn net.Conn, err error) {
+			for port := 1023; port > 512; port-- {
+				from := net.Dialer{LocalAddr: &net.TCPAddr{Port: port}}
+				if conn, err = from.DialContext(ctx, network, address); !errors.Is(err, syscall.EADDRINUSE) {
+					break
+				}
+			}
+			return conn, err
+		},
+	}
+	nfs, err := d.Dial(ctx, "tcp", "nfs.example", 100003, 3)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer nfs.Close()
+	_, err = nfs.Call(ctx, 0, nil)
+	fmt.Println(err)
 }

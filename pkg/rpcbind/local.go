@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+
+	"github.com/gportmap/gportmap/pkg/oncrpc"
 )
 
 // errSquatter says that the abstract socket is somebody's who is not to be trusted with it.
@@ -65,7 +67,7 @@ func (e endpoint) dial(ctx context.Context) (*Client, error) {
 			return nil, err
 		}
 	}
-	return newClient(conn, e.network, e.address), nil
+	return newClient(conn, e.network, e.address, oncrpc.ClientConfig{}), nil
 }
 
 // shorten leaves out of a net.OpError what the caller says itself.

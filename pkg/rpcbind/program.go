@@ -6,8 +6,6 @@ import (
 	"net/netip"
 	"strings"
 	"time"
-
-	"github.com/gportmap/gportmap/pkg/oncrpc"
 )
 
 // firstFamily is how long [Lookup] waits for an answer over UDP before it tries the other version of IP, if ctx has no
@@ -131,44 +129,3 @@ func dialable(n Netid, uaddr string, host netip.Addr) (net.Addr, error) {
 	}
 	return net.TCPAddrFromAddrPort(at), nil
 }
-
-// Conn calls the procedures of one version of a program. Several goroutines may use it at once.
-type Conn struct {
-	rpc        *oncrpc.Client
-	prog, vers uint32
-}
-
-// Dial looks up version vers of program prog with the portmapper of a host, as [Lookup] does, and connects to it:
-//
-//	nfs, err := rpcbind.Dial(ctx, "tcp", "nfs.example", 100003, 3)
-//	results, err := nfs.Call(ctx, 1, args)
-//
-// It doesn't call the program: that the address is that of another version, or of a server that has gone, shows at the
-// first call. Who has a protocol of its own over the connection dials what [Lookup] returns. The error is an [*Error].
-func Dial(ctx context.Context, network, host string, prog, vers uint32) (*Conn, error) {
-	addr, err := Lookup(ctx, network, host, prog, vers)
-	if err != nil {
-		return nil, err
-	}
-	rpc, err := oncrpc.Dial(ctx, addr.Network(), addr.String())
-	if err != nil {
-		about := RPCB{Program: prog, Version: vers}
-		return nil, &Error{Op: "dial", About: about, Network: addr.Network(), Addr: addr.String(), Err: shorten(err)}
-	}
-	return &Conn{rpc: rpc, prog: prog, vers: vers}, nil
-}
-
-// Call calls a procedure, with AUTH_NONE, and returns its encoded results: see [oncrpc.Client.Call], whose errors it
-// returns.
-func (c *Conn) Call(ctx context.Context, proc uint32, args []byte) ([]byte, error) {
-	return c.rpc.Call(ctx, oncrpc.Call{Program: c.prog, Version: c.vers, Procedure: proc, Args: args})
-}
-
-// Client returns the client below, for calls with a credential and for other programs and versions at the same address.
-func (c *Conn) Client() *oncrpc.Client { return c.rpc }
-
-// RemoteAddr returns the address of the program.
-func (c *Conn) RemoteAddr() net.Addr { return c.rpc.RemoteAddr() }
-
-// Close closes the connection. Calls on their way fail.
-func (c *Conn) Close() error { return c.rpc.Close() }

@@ -95,7 +95,7 @@ func (c *Client) remote(ctx context.Context, call RemoteCall, questions []questi
 		asked.Err = shorten(err)
 		return Answer{}, &asked
 	}
-	host := newClient(conn, c.network, c.addr)
+	host := newClient(conn, c.network, c.addr, *c.config)
 	defer host.Close()
 	r, err := host.firstOf(ctx, call.about(), questions...)
 	if err != nil {
