@@ -9,7 +9,7 @@ VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo un
 FUZZTIME  ?= 5s
 LDFLAGS    = -s -w -X main.version=$(VERSION)
 # What the tests that need root compare with and register at the daemon.
-TEST_PACKAGES = rpcbind libtirpc-dev gcc libc6-dev pkg-config iproute2 procps nfs-ganesha nfs-ganesha-vfs nfs-common \
+TEST_PACKAGES = rpcbind tcpd libtirpc-dev gcc libc6-dev pkg-config iproute2 procps nfs-ganesha nfs-ganesha-vfs nfs-common \
 	ypserv ypbind-mt yp-tools python3-minimal rpcsvc-proto sysvinit-utils netbase make prometheus tmux
 # Modules inside this one, for what needs libraries that gportmap itself shall not depend on.
 MODULES = pkg/examples/nfs internal/bed/compare

@@ -1,0 +1,374 @@
+package access
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// hostsList is a list of host patterns, perhaps with exceptions: "a b EXCEPT c".
+type hostsList struct {
+	patterns []hostPattern
+	except   *hostsList // nil: none
+}
+
+// hostPattern is one pattern, taken apart as far as possible before a caller comes.
+type hostPattern struct {
+	kind   patternKind
+	prefix netip.Prefix // network
+	net4   uint32       // masked
+	mask4  uint32
+	text   string        // text, in lower case: a pattern of the address's text
+	named  []netip.Addr  // names: the known addresses that match
+	known  names         // and all that is known
+	among  []hostPattern // inFile
+}
+
+type patternKind uint8
+
+const (
+	never    patternKind = iota
+	always               // ALL, KNOWN
+	network              // 10.1. or [2001:db8::]/32
+	masked               // 10.1.0.0/255.255.0.0
+	text                 // 10.1.*
+	byName               // what only a name service could tell, unless /etc/hosts does
+	unjudged             // what can't be told at all
+	inFile               // a file of patterns
+)
+
+// A verdict of a pattern.
+type match uint8
+
+const (
+	no match = iota
+	yes
+	unsure
+)
+
+// matches tells whether a list matches an address. Unsure patterns count as unsureAs, and those of exceptions as the
+// opposite.
+func (l *hostsList) matches(a netip.Addr, unsureAs bool) bool {
+	for i := range l.patterns {
+		m := l.patterns[i].match(a)
+		if m == yes || m == unsure && unsureAs {
+			return l.except == nil || !l.except.matches(a, !unsureAs)
+		}
+	}
+	return false
+}
+
+func (p *hostPattern) match(a netip.Addr) match {
+	matched := false
+	switch p.kind {
+	case always:
+		matched = true
+	case network:
+		matched = p.prefix.Contains(a)
+	case masked:
+		matched = a.Is4() && number4(a)&p.mask4 == p.net4
+	case text:
+		var buf [64]byte
+		matched = matchWild([]byte(p.text), a.AppendTo(buf[:0]))
+	case byName:
+		return p.matchName(a)
+	case unjudged:
+		return unsure
+	case inFile:
+		result := no
+		for i := range p.among {
+			switch p.among[i].match(a) {
+			case yes:
+				return yes
+			case unsure:
+				result = unsure
+			}
+		}
+		return result
+	}
+	if matched {
+		return yes
+	}
+	return no
+}
+
+// matchName judges by /etc/hosts. That doesn't know an address says nothing about its name.
+func (p *hostPattern) matchName(a netip.Addr) match {
+	for _, n := range p.named {
+		if n == a {
+			return yes
+		}
+	}
+	if len(p.known[a]) > 0 {
+		return no
+	}
+	return unsure
+}
+
+func number4(a netip.Addr) uint32 {
+	b := a.As4()
+	return uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
+}
+
+// list reads a list of clients. Deny says which way an unsure pattern counts.
+func (p *hostsParser) list(s string, deny bool) hostsList {
+	return p.listOf(strings.FieldsFunc(s, isSeparator), deny)
+}
+
+func (p *hostsParser) listOf(tokens []string, deny bool) (l hostsList) {
+	for i, tok := range tokens {
+		if strings.EqualFold(tok, "EXCEPT") {
+			except := p.listOf(tokens[i+1:], !deny)
+			l.except = &except
+			return l
+		}
+		l.patterns = append(l.patterns, p.client(tok, deny))
+	}
+	return l
+}
+
+// client reads "host" or "user@host". Nobody tells us a caller's user there, so KNOWN never matches one.
+func (p *hostsParser) client(tok string, deny bool) hostPattern {
+	at := strings.IndexByte(tok[1:], '@')
+	if at < 0 {
+		return p.host(tok, deny)
+	}
+	user, host := tok[:at+1], p.host(tok[at+2:], deny)
+	switch {
+	case strings.EqualFold(user, "ALL"), strings.EqualFold(user, "UNKNOWN"):
+		return host
+	case strings.EqualFold(user, "KNOWN"):
+		return hostPattern{}
+	}
+	p.warn("%s asks for a user on the caller's host, which gportmap never asks for: the line %s", tok, counts(deny))
+	return hostPattern{kind: unjudged}
+}
+
+func counts(deny bool) string {
+	if deny {
+		return "refuses everybody whom it might mean; give addresses instead"
+	}
+	return "opens nothing by that; give addresses instead"
+}
+
+// host reads one host pattern.
+func (p *hostsParser) host(tok string, deny bool) hostPattern {
+	upper := strings.ToUpper(tok)
+	switch {
+	case tok == "":
+		return hostPattern{}
+	case tok[0] == '@':
+		p.warn("netgroup %s needs a name service: the line %s", tok, counts(deny))
+		return hostPattern{kind: unjudged}
+	case tok[0] == '/':
+		return p.file(tok, deny)
+	case upper == "ALL":
+		return hostPattern{kind: always}
+	case upper == "KNOWN":
+		p.warn("KNOWN is judged by the address alone: it matches everybody")
+		return hostPattern{kind: always}
+	case upper == "UNKNOWN", upper == "PARANOID":
+		p.warn("%s is judged by the address alone: it matches nobody", upper)
+		return hostPattern{}
+	}
+	if net, mask, ok := strings.Cut(tok, "/"); ok {
+		return p.masked(net, mask)
+	}
+	if tok[0] == '[' {
+		a, err := netip.ParseAddr(strings.Trim(tok, "[]"))
+		if err != nil || !strings.HasSuffix(tok, "]") {
+			p.warn("%s isn't an address: it matches nobody", tok)
+			return hostPattern{}
+		}
+		return hostPattern{kind: network, prefix: netip.PrefixFrom(a, a.BitLen())}
+	}
+	switch {
+	case tok[0] == '.' && strings.Trim(tok, "0123456789.") == "" && tok != ".": // the end of an address's text
+		return hostPattern{kind: text, text: "*" + tok}
+	case strings.ContainsAny(tok, "*?"):
+		if strings.Trim(tok, "0123456789.*?abcdefABCDEF:") == "" {
+			return hostPattern{kind: text, text: strings.ToLower(tok)}
+		}
+	case strings.Trim(tok, "0123456789.") == "":
+		return p.numeric(tok)
+	}
+	return p.byName(tok, deny)
+}
+
+// numeric reads an IPv4 address, or its beginning with a dot at the end.
+func (p *hostsParser) numeric(tok string) hostPattern {
+	if octets := strings.Split(strings.TrimSuffix(tok, "."), "."); strings.HasSuffix(tok, ".") && len(octets) < 4 {
+		whole := strings.TrimSuffix(tok, ".") + strings.Repeat(".0", 4-len(octets))
+		if a, err := netip.ParseAddr(whole); err == nil {
+			return hostPattern{kind: network, prefix: netip.PrefixFrom(a, 8*len(octets))}
+		}
+	}
+	if a, err := netip.ParseAddr(tok); err == nil {
+		return hostPattern{kind: network, prefix: netip.PrefixFrom(a, a.BitLen())}
+	}
+	p.warn("%s isn't an address: it matches nobody", tok)
+	return hostPattern{}
+}
+
+// masked reads net/mask, with a mask as an address or in bits. Where the net has bits beyond the mask the library finds
+// nobody in it.
+func (p *hostsParser) masked(net, mask string) hostPattern {
+	tok := net + "/" + mask
+	if inner, ok := strings.CutPrefix(net, "["); ok && strings.HasSuffix(inner, "]") {
+		a, err := netip.ParseAddr(strings.TrimSuffix(inner, "]"))
+		bits := atoi(mask)
+		if err != nil || !a.Is6() || bits > 128 {
+			p.warn("bad network %s: it matches nobody", tok)
+			return hostPattern{}
+		}
+		return hostPattern{kind: network, prefix: netip.PrefixFrom(a, bits).Masked()}
+	}
+	a, err := netip.ParseAddr(net)
+	if err != nil || !a.Is4() {
+		p.warn("bad network %s: it matches nobody", tok)
+		return hostPattern{}
+	}
+	m := uint32(0)
+	quad, err := netip.ParseAddr(mask)
+	bits := atoi(mask)
+	switch {
+	case err == nil && quad.Is4() && number4(quad) != 0xffffffff:
+		m = number4(quad)
+	case strings.Count(mask, ".") < 3 && bits >= 1 && bits <= 32:
+		m = uint32(uint64(0xffffffff00000000) >> bits)
+	default:
+		p.warn("bad mask in %s: it matches nobody, as with the tcpd library; ALL means everybody, and an address stands without a mask", tok)
+		return hostPattern{}
+	}
+	if number4(a)&m != number4(a) {
+		p.warn("network %s has bits beyond its mask: it matches nobody, as with the tcpd library", tok)
+	}
+	return hostPattern{kind: masked, net4: number4(a), mask4: m}
+}
+
+// atoi is that of C: the number that s begins with.
+func atoi(s string) int {
+	end := 0
+	for end < len(s) && end < 4 && s[end] >= '0' && s[end] <= '9' {
+		end++
+	}
+	n, _ := strconv.Atoi(s[:end]) // nothing is 0
+	return n
+}
+
+// file reads a file of patterns. One that isn't there matches nobody.
+func (p *hostsParser) file(path string, deny bool) hostPattern {
+	p.out.files = append(p.out.files, path)
+	b, err := p.read(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return hostPattern{}
+	case err != nil:
+		p.warn("%v: the line %s", err, counts(deny))
+		return hostPattern{kind: unjudged}
+	}
+	list := hostPattern{kind: inFile}
+	for _, tok := range strings.Fields(string(b)) {
+		if tok[0] == '/' { // no files of files without end
+			p.warn("%s names the file %s: not followed", path, tok)
+			tok = "@" + tok
+		}
+		list.among = append(list.among, p.host(tok, deny))
+	}
+	return list
+}
+
+// byName reads a pattern of names: what /etc/hosts knows is found there.
+func (p *hostsParser) byName(tok string, deny bool) hostPattern {
+	p.usedNames = true
+	h := hostPattern{kind: byName, known: p.names}
+	for a, list := range p.names {
+		for _, n := range list {
+			if strings.EqualFold(tok, "LOCAL") && !strings.Contains(n, ".") || matchText(tok, n) {
+				h.named = append(h.named, a)
+				break
+			}
+		}
+	}
+	exact := !strings.ContainsAny(tok, "*?") && !strings.HasPrefix(tok, ".") && !strings.HasSuffix(tok, ".")
+	if exact && len(h.named) > 0 && !strings.EqualFold(tok, "LOCAL") {
+		// All that is known of that host.
+		return hostPattern{kind: inFile, among: addressPatterns(h.named)}
+	}
+	p.warn("%s needs a name service, of which gportmap knows %s alone: where that says nothing the line %s", tok, HostsPath, counts(deny))
+	return h
+}
+
+func addressPatterns(list []netip.Addr) (patterns []hostPattern) {
+	for _, a := range list {
+		patterns = append(patterns, hostPattern{kind: network, prefix: netip.PrefixFrom(a, a.BitLen())})
+	}
+	return patterns
+}
+
+// names are the names of addresses.
+type names map[netip.Addr][]string
+
+// readNames reads hosts(5).
+func readNames(read func(path string) ([]byte, error), path string) names {
+	known := make(names)
+	b, err := read(path)
+	if err != nil {
+		return known
+	}
+	for line := range bytes.Lines(b) {
+		line, _, _ = bytes.Cut(line, []byte("#"))
+		f := strings.Fields(string(line))
+		if len(f) < 2 {
+			continue
+		}
+		if a, err := netip.ParseAddr(f[0]); err == nil {
+			a = a.Unmap()
+			known[a] = append(known[a], f[1:]...)
+		}
+	}
+	return known
+}
+
+// matchText is the library's comparison of a pattern with a name: ".end", "begin.", with * and ?, or as a whole.
+func matchText(pattern, name string) bool {
+	pattern, name = strings.ToLower(pattern), strings.ToLower(name)
+	switch {
+	case strings.ContainsAny(pattern, "*?"):
+		return matchWild([]byte(pattern), []byte(name))
+	case strings.HasPrefix(pattern, "."):
+		return len(name) > len(pattern) && strings.HasSuffix(name, pattern)
+	case pattern == "all", pattern == "known":
+		return true
+	case strings.HasSuffix(pattern, "."):
+		return strings.HasPrefix(name, pattern)
+	}
+	return pattern == name
+}
+
+// matchWild matches * and ?, in time that grows with the product of the lengths at most.
+func matchWild(pattern, s []byte) bool {
+	star, mark, i, j := -1, 0, 0, 0
+	for j < len(s) {
+		switch {
+		case i < len(pattern) && (pattern[i] == '?' || pattern[i] == s[j]) && pattern[i] != '*':
+			i++
+			j++
+		case i < len(pattern) && pattern[i] == '*':
+			star, mark = i, j
+			i++
+		case star >= 0:
+			mark++
+			i, j = star+1, mark
+		default:
+			return false
+		}
+	}
+	for i < len(pattern) && pattern[i] == '*' {
+		i++
+	}
+	return i == len(pattern)
+}
