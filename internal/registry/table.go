@@ -20,6 +20,10 @@ var (
 	ErrTaken = errors.New("registered with another address")
 	// ErrNotOwner says that a registration belongs to somebody else.
 	ErrNotOwner = errors.New("registered by another owner")
+	// ErrFull says that a bound of [Limits] is reached.
+	ErrFull = errors.New("as many registrations as are allowed")
+	// ErrTooLong says that a netid or an address is longer than [Limits] allow.
+	ErrTooLong = errors.New("netid or address is too long")
 	// ErrOwnEntry says that a registration is the portmapper's own and stays as long as it serves.
 	ErrOwnEntry = errors.New("the portmapper's own registration")
 )
@@ -45,7 +49,10 @@ type Table struct {
 	mu     sync.Mutex // held by writers; readers need it only to encode a dump anew
 	order  []*Entry   // by arrival; nil where an entry was removed
 	holes  int        // nil entries in order
-	random uint32     // odd; keeps the choice of programs from choosing the hash chains
+	limits Limits
+	own    int            // entries that are our own
+	owned  map[string]int // all others, by owner
+	random uint32         // odd; keeps the choice of programs from choosing the hash chains
 
 	rpcbs    atomic.Pointer[[]byte] // elements of the rpcblist; nil if it has to be encoded anew
 	mappings atomic.Pointer[[]byte] // elements of the pmaplist; the same
@@ -56,7 +63,7 @@ type Table struct {
 
 // New returns an empty table.
 func New() *Table {
-	t := &Table{random: rand.Uint32() | 1, now: func() uint32 { return 0 }}
+	t := &Table{random: rand.Uint32() | 1, now: func() uint32 { return 0 }, owned: make(map[string]int)}
 	t.index.Store(newIndex(minBuckets, t.random))
 	return t
 }
@@ -86,7 +93,7 @@ func (t *Table) Lookup(prog, vers uint32, netid rpcbind.Netid) *Entry {
 func (t *Table) Program(prog uint32) []*Entry { return t.index.Load().entries(prog) }
 
 // Set registers b for b.Owner. Without an error it is registered: it already was, with the same address, or it is
-// now, behind all others. The errors are [ErrTaken] and those of [Validate].
+// now, behind all others. The errors are [ErrTaken], [ErrFull], [ErrTooLong] and those of [Validate].
 func (t *Table) Set(b rpcbind.RPCB) error {
 	ip, err := Validate(b)
 	if err != nil {
@@ -113,6 +120,9 @@ func (t *Table) add(e *Entry) error {
 		}
 		return nil
 	}
+	if err := t.room(e); err != nil {
+		return err
+	}
 	t.keep(e)
 	return nil
 }
@@ -121,6 +131,7 @@ func (t *Table) add(e *Entry) error {
 func (t *Table) keep(e *Entry) {
 	e.Since = t.now()
 	kept := t.appendJournal(e)
+	t.count(e, 1)
 	e.slot = len(t.order)
 	t.order = append(t.order, e)
 	t.index.Store(t.index.Load().with(e))
@@ -143,6 +154,9 @@ func (t *Table) Replace(old *Entry, b rpcbind.RPCB) error {
 	defer t.mu.Unlock()
 	switch now := t.exact(e); {
 	case now == nil: // unregistered meanwhile
+		if err := t.room(e); err != nil {
+			return err
+		}
 		t.keep(e)
 		return nil
 	case now.Addr == e.Addr:
@@ -209,12 +223,14 @@ func (t *Table) remove(prog uint32, gone func(*Entry) bool, next *Entry) {
 		if gone(e) {
 			t.order[e.slot] = nil
 			t.holes++
+			t.count(e, -1)
 		} else {
 			kept = append(kept, e)
 		}
 	}
 	if next != nil {
 		next.Since = t.now()
+		t.count(next, 1)
 		next.slot = len(t.order)
 		t.order = append(t.order, next)
 		kept = append(kept, next)
