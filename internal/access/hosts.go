@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -31,6 +32,7 @@ type HostsAccess struct {
 	allow, deny []hostsLine
 	warnings    []string
 	files       []string // that were read, there or not
+	texts       []string // of those that were there
 }
 
 // hostsLine is a line of one of the files that may speak of us.
@@ -48,12 +50,16 @@ type hostsLine struct {
 // error is about a file that is there and can't be read: then nobody can say who is to be let in.
 func ReadHostsAccess(read func(path string) ([]byte, error), allow, deny, hosts string) (*HostsAccess, error) {
 	h := &HostsAccess{files: []string{allow, deny}}
-	p := hostsParser{read: read, out: h}
+	p := hostsParser{out: h, read: func(path string) ([]byte, error) {
+		b, err := read(path)
+		h.texts = append(h.texts, path, string(b))
+		return b, err
+	}}
 	for _, file := range []struct {
 		path string
 		deny bool
 	}{{allow, false}, {deny, true}} {
-		text, err := read(file.path)
+		text, err := p.read(file.path)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			continue
@@ -61,7 +67,7 @@ func ReadHostsAccess(read func(path string) ([]byte, error), allow, deny, hosts 
 			return nil, fmt.Errorf("access list: %w", err)
 		}
 		if p.names == nil {
-			p.names = readNames(read, hosts)
+			p.names = readNames(p.read, hosts)
 		}
 		lines := p.lines(file.path, string(text), file.deny)
 		if file.deny {
@@ -81,6 +87,9 @@ func (h *HostsAccess) Warnings() []string { return h.warnings }
 
 // Files returns the files that have to be read again when they change.
 func (h *HostsAccess) Files() []string { return h.files }
+
+// Same tells whether h was read from files that said the same as those of other.
+func (h *HostsAccess) Same(other *HostsAccess) bool { return slices.Equal(h.texts, other.texts) }
 
 // Empty tells whether the files say nothing of us.
 func (h *HostsAccess) Empty() bool { return len(h.allow) == 0 && len(h.deny) == 0 }

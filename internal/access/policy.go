@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"github.com/gportmap/gportmap/internal/portmap"
 	"github.com/gportmap/gportmap/pkg/rpcbind"
@@ -18,6 +19,9 @@ import (
 // ErrNoSocket is what [Policy.SocketOwner] returns, perhaps wrapped, when the kernel answered that no live socket owns
 // that end: it was closed since it sent the call.
 var ErrNoSocket = errors.New("access: no live socket owns that end")
+
+// ErrRootOnly says that a program is one that only root may register.
+var ErrRootOnly = errors.New("only root may register this program")
 
 // reservedPorts is the number of ports that only root may bind, by the custom that rpcbind goes by.
 const reservedPorts = 1024
@@ -28,8 +32,8 @@ var (
 	loopback6 = netip.IPv6Loopback()
 )
 
-// Policy is the [portmap.Policy] of a daemon without access lists. The zero value is the rule of PROTOCOL section 4
-// with owners by source port. Its methods may be called from any number of goroutines; the fields may not change then.
+// Policy is the [portmap.Policy] of a daemon. The zero value is the rule of PROTOCOL section 4 with owners by source port.
+// Its methods may be called from any number of goroutines; the fields may not change then, but for [Policy.SetRules].
 type Policy struct {
 	// Insecure lets callers of every host SET and UNSET, as rpcbind does with -i.
 	Insecure bool
@@ -46,7 +50,23 @@ type Policy struct {
 	// that prevented better.
 	Degraded func(err error)
 
+	// InterfaceName names an interface for rules that do, "" for one that isn't known.
+	InterfaceName func(ifindex uint32) string
+	// Connected tells whether an address is in a network of that interface, of any if the index is 0.
+	Connected func(a netip.Addr, ifindex uint32) bool
+	// Bound returns nil if a socket of the owner is bound to the port of a registration, for [Rules.StrictSet].
+	Bound func(owner string, b rpcbind.RPCB) error
+
 	degraded sync.Once
+	rules    atomic.Pointer[Rules] // nil: none
+}
+
+// SetRules replaces the rules, for the calls that come from now on.
+func (p *Policy) SetRules(r Rules) {
+	if r.Hosts != nil && r.Hosts.Empty() {
+		r.Hosts = nil
+	}
+	p.rules.Store(&r)
 }
 
 var _ portmap.Policy = (*Policy)(nil)
@@ -111,14 +131,11 @@ func (p *Policy) MayAnswer(from portmap.Caller) bool {
 	return p.Limit == nil || from.Loopback || p.Limit.take(from.Remote.Addr()) || p.ours(from)
 }
 
-// Permits tells whether a caller may make calls of a class about a program.
-func (p *Policy) Permits(portmap.Caller, portmap.Class, uint32) bool { return true }
-
-// MayForward tells whether a procedure may be called for others.
-func (p *Policy) MayForward(prog, proc uint32) bool { return true }
-
-// MayAmplify tells whether a datagram's answer may be larger than the call: only if it goes to this host itself.
-func (p *Policy) MayAmplify(from portmap.Caller, _ portmap.Class) bool { return p.ours(from) }
+// MayAmplify tells whether a datagram's answer may be larger than the call: only if it goes to this host itself, or to a
+// network that a rule allows such calls.
+func (p *Policy) MayAmplify(from portmap.Caller, class portmap.Class) bool {
+	return p.ours(from) || p.listed(from, class)
+}
 
 // ours tells whether what is sent to the caller goes to this host itself. A neighbour can forge our own address as well, but
 // then nobody beside us gets the answer. The interface is not asked, because the kernel names that of the address, not

@@ -40,6 +40,8 @@ type Policy interface {
 	// Owner returns the owner that registrations of the caller get and that its UNSETs have to match:
 	// "superuser", a decimal uid, or "unknown".
 	Owner(from Caller) string
+	// Grants returns nil if an owner may have a registration, as far as that isn't the table's business, else the reason.
+	Grants(owner string, b rpcbind.RPCB) error
 	// MayAmplify tells whether a datagram's answer may be larger than the call. It should be true only for callers
 	// whose source address can't be forged.
 	MayAmplify(from Caller, class Class) bool

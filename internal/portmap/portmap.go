@@ -26,12 +26,23 @@ type Config struct {
 	// when a SET is refused because another address is registered, by somebody who may unregister that. See PROTOCOL
 	// section 8 no. 8.
 	Dead func(e *registry.Entry) bool
+	// Refused, if not nil, is told of each SET and UNSET of somebody who may register that was refused.
+	Refused func(Refused)
 	// Observe, if not nil, sees every message that got as far as this package, with its reply, which is empty for
 	// silence. Both are valid only during the call.
 	Observe func(from Caller, call, reply []byte)
 	// Count, if not nil, is told of the same: of a call whose header passed the checks taken apart, of what else came as the
 	// zero Call.
 	Count func(from Caller, call oncrpc.Call, reply []byte)
+}
+
+// Refused is a SET or UNSET that was answered FALSE.
+type Refused struct {
+	From   Caller
+	Set    bool            // else UNSET
+	Wanted rpcbind.RPCB    // with the caller as its owner; without netid and address for UNSET
+	Holder *registry.Entry // a registration of somebody else that stands in the way, or nil
+	Err    error           // why
 }
 
 // Portmapper answers calls. Its methods may be called from any number of goroutines.
@@ -41,6 +52,7 @@ type Portmapper struct {
 	now        func() uint32
 	relay      Relay
 	dead       func(e *registry.Entry) bool
+	refused    func(Refused)
 	observe    func(from Caller, call, reply []byte)
 	count      func(from Caller, call oncrpc.Call, reply []byte)
 	stats      statistics
@@ -49,7 +61,7 @@ type Portmapper struct {
 
 // New returns a Portmapper that knows no interfaces yet: see [Portmapper.SetInterfaces].
 func New(c Config) *Portmapper {
-	p := &Portmapper{table: c.Table, policy: c.Policy, now: c.Now, relay: c.Relay, dead: c.Dead, observe: c.Observe, count: c.Count}
+	p := &Portmapper{table: c.Table, policy: c.Policy, now: c.Now, relay: c.Relay, dead: c.Dead, refused: c.Refused, observe: c.Observe, count: c.Count}
 	p.interfaces.Store(NewInterfaces(nil))
 	return p
 }

@@ -43,12 +43,17 @@ func (p *Portmapper) pmapSet(dst []byte, r *request) []byte {
 
 func (p *Portmapper) register(dst []byte, r *request, b rpcbind.RPCB) []byte {
 	b.Owner = p.policy.Owner(r.from)
-	err := p.table.Set(b)
+	err := p.policy.Grants(b.Owner, b)
+	if err == nil {
+		err = p.table.Set(b)
+	}
 	if errors.Is(err, registry.ErrTaken) {
 		err = p.replaceDead(b)
 	}
 	if err == nil {
 		p.stats.block(r.Version).sets.Add(1)
+	} else {
+		p.tellRefused(r, b, err)
 	}
 	return xdr.AppendBool(appendSuccess(dst, r), err == nil)
 }
@@ -102,9 +107,27 @@ func (p *Portmapper) pmapUnset(dst []byte, r *request) []byte {
 
 // unregister answers TRUE when afterwards there is nothing that was to be removed, so also when there was nothing.
 func (p *Portmapper) unregister(dst []byte, r *request, prog, vers uint32, covers func(rpcbind.Netid) bool) []byte {
-	_, err := p.table.Unset(prog, vers, covers, p.policy.Owner(r.from))
+	owner := p.policy.Owner(r.from)
+	_, err := p.table.Unset(prog, vers, covers, owner)
 	if err == nil {
 		p.stats.block(r.Version).unsets.Add(1)
+	} else {
+		p.tellRefused(r, rpcbind.RPCB{Program: prog, Version: vers, Owner: owner}, err)
 	}
 	return xdr.AppendBool(appendSuccess(dst, r), err == nil)
+}
+
+// tellRefused tells the daemon of a SET or UNSET that was refused, for its log: who wanted what, and who has it.
+func (p *Portmapper) tellRefused(r *request, b rpcbind.RPCB, err error) {
+	if p.refused == nil {
+		return
+	}
+	refused := Refused{From: r.from, Set: r.Procedure == rpcbind.ProcSet, Wanted: b, Err: err}
+	for _, e := range p.table.Program(b.Program) {
+		if e.Version == b.Version && (b.Netid == "" || e.Netid.Is(b.Netid)) && e.RemovableBy(b.Owner) != nil {
+			refused.Holder = e
+			break
+		}
+	}
+	p.refused(refused)
 }

@@ -137,6 +137,8 @@ func (localPolicy) MayAnswer(Caller) bool { return true }
 
 func (localPolicy) Permits(Caller, Class, uint32) bool { return true }
 
+func (localPolicy) Grants(string, rpcbind.RPCB) error { return nil }
+
 func (localPolicy) MayForward(prog, proc uint32) bool { return true }
 
 func (localPolicy) Owner(c Caller) string {
