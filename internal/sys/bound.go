@@ -75,15 +75,21 @@ func BoundSockets() (BoundTable, error) {
 // itself, as NFS has them, count although no process owns them. The error means that the kernel can't say, or that netid is
 // none of these four.
 func Bound(netid string, addr netip.AddrPort) (bool, error) {
+	list, err := BoundBy(netid, addr)
+	return len(list) > 0, err
+}
+
+// BoundBy returns the sockets of which [Bound] tells that there are some.
+func BoundBy(netid string, addr netip.AddrPort) ([]BoundSocket, error) {
 	protocol, err := protocolOf(netid)
 	if err != nil {
-		return false, fmt.Errorf("who is bound to %s %v: %w", netid, addr, err)
+		return nil, fmt.Errorf("who is bound to %s %v: %w", netid, addr, err)
 	}
 	t, err := socketsAt(protocol, servingStates(protocol), addr.Port(), familiesFor(addr.Addr().Unmap())...)
 	if err != nil {
-		return false, fmt.Errorf("who is bound to %s %v: %w", netid, addr, err)
+		return nil, fmt.Errorf("who is bound to %s %v: %w", netid, addr, err)
 	}
-	return BoundTable(t).Covers(netid, addr), nil
+	return slices.DeleteFunc(t, func(s BoundSocket) bool { return !BoundTable{s}.Covers(netid, addr) }), nil
 }
 
 // Covers is Bound for the moment that t was taken at; false for a netid that it knows nothing of.
