@@ -49,8 +49,10 @@ var rooms = map[string]room{
 	"internal/registry":  {ours: []string{"pkg/rpcbind", "pkg/xdr"}, never: purely, except: []string{"net/netip"}},
 	"internal/portmap":   {ours: []string{"pkg/...", "internal/registry", "internal/metrics"}, never: purely, except: []string{"net/netip"}},
 	"internal/warmstart": {ours: []string{"pkg/rpcbind", "pkg/xdr", "internal/registry"}, never: []string{"net/..."}, except: []string{"net/netip"}},
-	// Portmap is here for its types alone. Os will be needed once there are access lists to read.
+	// Portmap is here for its types alone. Files come as a function that reads them.
 	"internal/access": {ours: []string{"pkg/...", "internal/portmap"}, never: purely, except: []string{"net/netip"}},
+	// The configuration file's form, without its meaning: the keys are cmd/gportmap's, which has them as flags too.
+	"internal/config": {never: purely},
 	"internal/server": {ours: []string{"pkg/oncrpc", "internal/portmap", "internal/sys", "internal/metrics"}},
 	"internal/sys":    {},
 	// What of it the libraries need that other systems build as well.
@@ -62,7 +64,7 @@ var rooms = map[string]room{
 
 	"internal/daemon":         {ours: []string{"..."}},
 	"internal/daemon/logging": {},
-	"cmd/gportmap":            {ours: []string{"pkg/...", "internal/daemon", "internal/daemon/logging", "internal/admin"}},
+	"cmd/gportmap":            {ours: []string{"pkg/...", "internal/daemon", "internal/daemon/logging", "internal/admin", "internal/config", "internal/access"}},
 	"cmd/rpcinfo":             {ours: []string{"pkg/..."}},
 
 	// The test bed runs daemons in namespaces that it makes.
@@ -78,6 +80,7 @@ var only = map[string][]string{
 	"golang.org/x/sys/...":                {"internal/sys", "internal/bed"},
 	"golang.org/x/term/...":               {"cmd/gportmap", "cmd/rpcinfo"},
 	"github.com/coreos/go-systemd/...":    {"internal/sys"},
+	"github.com/pelletier/go-toml/...":    {"internal/config"},
 	"github.com/vmware/go-nfs-client/...": {}, // it trusts what a peer announces; for tests
 	module + "internal/daemon":            {"cmd/gportmap"},
 	module + "internal/bed":               {},

@@ -3,15 +3,22 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
+	"os"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/pflag"
 
+	"github.com/gportmap/gportmap/internal/config"
 	"github.com/gportmap/gportmap/internal/daemon"
 )
 
-// options are what the daemon's flags say.
+// configPath is the configuration file of the system's instance, which may be missing.
+const configPath = "/etc/gportmap.toml"
+
+// options are what the daemon's flags and the configuration file say.
 type options struct {
 	daemon.Config
 	abort      bool
@@ -20,35 +27,38 @@ type options struct {
 	warmStart  bool // accepted; that is always done
 	help       bool
 	version    bool
+
+	file string // the configuration file that was read; "" for none
+	// fileError is what is wrong with it: a daemon doesn't start then, commands about one go by the flags.
+	fileError error
+	said      map[string][]string // values by key, from both
 }
 
 // parse reads the daemon's arguments by POSIX's rules: flags may be bundled (-wf), a value may follow its flag directly
 // (-h127.0.0.1), -- ends the flags. The -h of rpcbind takes an address, so there is no short form of --help. A command that
-// takes the daemon's flags adds its own by more.
+// takes the daemon's flags adds its own by more. Flags go before the configuration file.
 func parse(args []string, more ...func(*pflag.FlagSet)) (options, error) {
 	var o options
-	var hosts []string
-	var port, metrics string
+	var file string
 	f := pflag.NewFlagSet("gportmap", pflag.ContinueOnError)
 	f.SetInterspersed(false)
 	f.Usage = func() {}
 	f.BoolVarP(&o.abort, "abort", "a", false, "")
 	f.BoolVarP(&o.debug, "debug", "d", false, "")
 	f.BoolVarP(&o.foreground, "foreground", "f", false, "")
-	f.StringArrayVarP(&hosts, "host", "h", nil, "")
-	f.BoolVarP(&o.Insecure, "insecure", "i", false, "")
-	f.BoolVarP(&o.LogCalls, "log-calls", "l", false, "")
-	f.BoolVarP(&o.RemoteCalls, "remote-calls", "r", false, "")
-	f.BoolVarP(&o.DropPrivileges, "drop-privileges", "s", false, "")
 	f.BoolVarP(&o.version, "version", "v", false, "")
 	f.BoolVarP(&o.warmStart, "warm-start", "w", false, "")
-	f.StringVar(&port, "port", "", "")
-	f.StringVar(&o.Socket, "socket", "", "")
-	f.StringVar(&o.StateDir, "state-dir", "", "")
-	f.StringVar(&o.AdminGroup, "admin-group", "", "")
-	f.StringVar(&metrics, "metrics", "", "")
 	f.BoolVar(&o.Takeover, "takeover", false, "")
 	f.BoolVar(&o.help, "help", false, "")
+	f.StringVar(&file, "config", "", "")
+	var settings []*setting
+	for _, k := range keys() {
+		s := &setting{key: k}
+		settings = append(settings, s)
+		if flag := f.VarPF(s, k.name, k.short, ""); k.form == config.Boolean {
+			flag.NoOptDefVal = "true"
+		}
+	}
 	for _, add := range more {
 		add(f)
 	}
@@ -61,28 +71,86 @@ func parse(args []string, more ...func(*pflag.FlagSet)) (options, error) {
 	if f.NArg() > 0 {
 		return options{}, fmt.Errorf("unexpected argument %q; see --help", f.Arg(0))
 	}
-	for _, name := range []string{"port", "socket", "state-dir", "admin-group", "metrics"} {
-		if f.Changed(name) && f.Lookup(name).Value.String() == "" {
-			return options{}, fmt.Errorf("--%s needs a value; see --help", name)
-		}
+	if f.Changed("config") && file == "" {
+		return options{}, errors.New("--config needs a value; see --help")
 	}
-	var err error
-	if o.Hosts, err = parseHosts(hosts); err != nil {
-		return options{}, err
-	}
-	if f.Changed("port") {
-		if o.Port, err = parsePort(port); err != nil {
-			return options{}, err
-		}
-	}
-	if f.Changed("metrics") {
-		if o.Metrics, err = parseMetrics(metrics); err != nil {
-			return options{}, err
-		}
-	}
+	o.read(file, settings)
 	o.LogCalls = o.LogCalls || o.debug
 	o.foreground = o.foreground || o.debug
+	o.Reread = func() (daemon.Config, []string, error) {
+		again, err := parse(args, more...)
+		if err == nil {
+			err = again.fileError
+		}
+		return again.Config, restartKeys(o.said, again.said), err
+	}
 	return o, nil
+}
+
+// read fills o in with what the file says, and what the flags say over that. The file of the system's instance is not for
+// one that has a state directory of its own.
+func (o *options) read(file string, settings []*setting) {
+	o.said = make(map[string][]string)
+	flags := make(map[string]*setting)
+	for _, s := range settings {
+		if s.values != nil {
+			flags[s.name] = s
+			o.said[s.name] = s.values
+		}
+	}
+	path := file
+	if path == "" && flags["state-dir"] == nil {
+		path = configPath
+	}
+	if path != "" {
+		o.fileError = o.readFile(path, file != "", flags)
+	}
+	for _, s := range flags {
+		_ = s.set(o, s.values) // setting.Set has tried it
+	}
+}
+
+// readFile reads the configuration file. What is wrong with it is told with its line, also of keys that flags replace.
+func (o *options) readFile(path string, must bool, flags map[string]*setting) error {
+	text, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && !must:
+		return nil
+	case err != nil:
+		return configError(fmt.Errorf("configuration: %w", err))
+	}
+	o.file = path
+	all := keys()
+	known := make([]config.Key, len(all))
+	for i, k := range all {
+		known[i] = config.Key{Name: k.name, Form: k.form}
+	}
+	entries, err := config.Parse(text, known)
+	if err != nil {
+		return configError(fmt.Errorf("%s: %w", path, err))
+	}
+	for _, e := range entries {
+		k := all[slices.IndexFunc(all, func(k key) bool { return k.name == e.Name })]
+		if err := k.set(o, e.Values); err != nil {
+			return configError(fmt.Errorf("%s: %w", path, &config.LineError{Line: e.Line, Err: fmt.Errorf("%s: %w", e.Name, err)}))
+		}
+		if flags[e.Name] == nil {
+			o.said[e.Name] = e.Values
+		}
+	}
+	return nil
+}
+
+func configError(err error) error { return daemon.WithExitCode(daemon.ExitConfig, err) }
+
+// restartKeys returns the keys that differ and that only a start applies.
+func restartKeys(before, after map[string][]string) (names []string) {
+	for _, k := range keys() {
+		if !k.live && !slices.Equal(before[k.name], after[k.name]) {
+			names = append(names, k.name)
+		}
+	}
+	return names
 }
 
 // parseHosts reads IP addresses. A * is every address, as in rpcbind. Names aren't looked up: at boot the services that
@@ -96,10 +164,10 @@ func parseHosts(hosts []string) ([]netip.Addr, error) {
 		}
 		a, err := netip.ParseAddr(h)
 		if err != nil {
-			return nil, fmt.Errorf("-h %q: not an IP address; give one of this host's, as in -h 192.0.2.1 or -h 2001:db8::1 (names aren't looked up)", h)
+			return nil, fmt.Errorf("%q is not an IP address; give one of this host's, as 192.0.2.1 or 2001:db8::1 (names aren't looked up)", h)
 		}
 		if a.IsMulticast() {
-			return nil, fmt.Errorf("-h %v: a multicast address can't be served; give one of this host's", a)
+			return nil, fmt.Errorf("%v: a multicast address can't be served; give one of this host's", a)
 		}
 		addrs = append(addrs, a)
 	}
@@ -111,7 +179,7 @@ var errPort = errors.New("give a number from 1 to 65535")
 func parsePort(s string) (uint16, error) {
 	port, err := strconv.ParseUint(s, 10, 16)
 	if err != nil || port == 0 {
-		return 0, fmt.Errorf("--port %q: %w", s, errPort)
+		return 0, fmt.Errorf("%q: %w", s, errPort)
 	}
 	return uint16(port), nil
 }
@@ -123,7 +191,7 @@ func parseMetrics(s string) (netip.AddrPort, error) {
 	}
 	at, err := netip.ParseAddrPort(s)
 	if err != nil || at.Port() == 0 {
-		return netip.AddrPort{}, fmt.Errorf("--metrics %q: give a port, which is one of 127.0.0.1 then, or an address with a port, as 192.0.2.1:9111 or [::1]:9111", s)
+		return netip.AddrPort{}, fmt.Errorf("%q: give a port, which is one of 127.0.0.1 then, or an address with a port, as 192.0.2.1:9111 or [::1]:9111", s)
 	}
 	return at, nil
 }

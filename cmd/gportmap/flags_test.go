@@ -80,17 +80,17 @@ func TestParseErrors(t *testing.T) {
 		{[]string{"-foreground"}, "'o'"},
 		{[]string{"--nonsense"}, "--nonsense"},
 		{[]string{"-h"}, "argument"},
-		{[]string{"-h", ""}, "not an IP address"},
-		{[]string{"-h", "nfs.example"}, `"nfs.example": not an IP address`},
-		{[]string{"-h", "127.0.0.1:111"}, "not an IP address"},
+		{[]string{"-h", ""}, "is not an IP address"},
+		{[]string{"-h", "nfs.example"}, `"nfs.example" is not an IP address`},
+		{[]string{"-h", "127.0.0.1:111"}, "is not an IP address"},
 		{[]string{"-h", "224.0.0.1"}, "multicast"},
-		{[]string{"-hw"}, `"w": not an IP address`},
+		{[]string{"-hw"}, `"w" is not an IP address`},
 		{[]string{"--port", "0"}, "from 1 to 65535"},
 		{[]string{"--port", "65536"}, "from 1 to 65535"},
 		{[]string{"--port", "rpc"}, "from 1 to 65535"},
-		{[]string{"--port="}, "--port needs a value"},
-		{[]string{"--socket="}, "--socket needs a value"},
-		{[]string{"--state-dir", ""}, "--state-dir needs a value"},
+		{[]string{"--port="}, "--port"},
+		{[]string{"--socket="}, "needs a value"},
+		{[]string{"--state-dir", ""}, "needs a value"},
 		{[]string{"-w", "extra"}, `"extra"`},
 		{[]string{"-w", "--", "-f"}, `"-f"`},
 		{[]string{"-w", "extra", "-f"}, `"extra"`},
@@ -107,6 +107,11 @@ func TestHelpNamesEveryFlag(t *testing.T) {
 		"--version --warm-start --help --port --socket --state-dir list unset getaddr 64 69 70 71 73 75 77 78") {
 		if !strings.Contains(text, w) {
 			t.Errorf("--help doesn't mention %s", w)
+		}
+	}
+	for _, k := range keys() {
+		if !strings.Contains(text, "--"+k.name+" ") {
+			t.Errorf("--help doesn't mention --%s", k.name)
 		}
 	}
 	if !strings.Contains(text, "Usage: rpcbind ") || strings.Contains(text, "NAME [") {

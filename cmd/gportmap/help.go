@@ -18,7 +18,8 @@ const helpText = `Usage: NAME [flags]                        serve, in the backg
        NAME watch [--interval TIME] [--count N] [--json] [flags]  show what is called, changed and refused
        NAME doctor [--fix] [--json] [flags]  check all that a start needs, without starting
        NAME stop [flags]                   end the daemon, and return when it has ended
-       NAME reload [flags]                 send it SIGHUP
+       NAME reload [flags]                 let it read its configuration again (SIGHUP)
+       NAME check-config [FILE] [flags]    tell whether a daemon would take this configuration
 
 NAME maps RPC program numbers to addresses (RFC 1833), in place of rpcbind and portmap.
 
@@ -40,7 +41,24 @@ Flags, those of rpcbind with long names:
   -w, --warm-start       accepted: registrations are always kept on disk and restored at the start
       --help             print this
 
-Flags for who watches the daemon; metrics are in Prometheus's text format, at /metrics:
+Settings, which are keys of /etc/gportmap.toml as well; flags go first. Host, port, socket, state-dir,
+insecure, log-calls, remote-calls and drop-privileges are keys too. docs/configuration.md tells more.
+      --config FILE      read this file; without it /etc/gportmap.toml is read if it is there, but not with
+                         --state-dir
+      --exposure WHOM    whom to answer: world (default), lan or local
+      --allow RULE       let in, whatever --deny and --exposure say; may be repeated. A RULE is made of
+                         "from NETWORK", "on INTERFACE", "for CLASS" and "program NUMBER"; the classes are
+                         lookup, list, register and remote-call
+      --deny RULE        keep out; may be repeated
+      --root-only PROGRAM        only root may register it; may be repeated
+      --strict-set               take a registration only at a port that a socket of the caller's is bound to
+      --remote-call-to PROGRAM[:PROCEDURE]  with -r: call this for others and nothing else; may be repeated
+      --answer-rate N            datagrams a second answered for each /24 or /56 (10000); 0: all
+      --max-registrations N      in all, an eighth for root alone (65536)
+      --max-registrations-per-owner N  of each user but root (4096)
+      --max-string OCTETS        of a netid or address that is registered (256)
+
+Settings for who watches the daemon; metrics are in Prometheus's text format, at /metrics:
       --admin-group GROUP  let this group, a name or a number, open the admin socket beside root: it is
                          gportmap.sock in the state directory, and tells the same as JSON and metrics
       --metrics [ADDRESS:]PORT  serve metrics over TCP as well; without an address on 127.0.0.1

@@ -30,8 +30,11 @@ func main() {
 // run does what the arguments say and returns the exit code.
 func run(name string, args []string, stdout, stderr io.Writer) int {
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
-		if args[0] == "takeover" {
+		switch args[0] {
+		case "takeover":
 			return takeOver(name, args, stdout, stderr)
+		case "check-config":
+			return checkConfig(name, args, stdout, stderr)
 		}
 		if c, ok := controls()[args[0]]; ok {
 			return c.control(name, args, stdout, stderr)

@@ -15,6 +15,10 @@ import (
 
 // serve is the daemon, or starts it in the background, and returns the exit code.
 func serve(name string, o options, stderr io.Writer) int {
+	if o.fileError != nil {
+		fail(stderr, name, o.fileError)
+		return daemon.ExitCode(o.fileError)
+	}
 	background := daemon.EnterBackground()
 	if !background && !o.foreground && !daemon.ActivationPending() {
 		code, err := daemon.StartInBackground(daemonArgs())

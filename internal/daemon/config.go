@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/gportmap/gportmap/internal/access"
 	"github.com/gportmap/gportmap/internal/instance"
 	"github.com/gportmap/gportmap/pkg/rpcbind"
 )
@@ -49,6 +50,13 @@ type Config struct {
 	Metrics netip.AddrPort
 	// Version is what the program calls itself.
 	Version string
+	// Rules say who may do what. Hosts.allow and hosts.deny count beside them.
+	Rules access.Rules
+	// Limits bound what callers can use up.
+	Limits Limits
+	// Reread, if not nil, returns the configuration as it is now, for Hangups, and the names of settings in it that differ
+	// from those at the start and that only a start applies.
+	Reread func() (Config, []string, error)
 	// LogCalls logs every call.
 	LogCalls bool
 	// Log is where the daemon logs; nil discards.
@@ -65,6 +73,7 @@ func (c Config) complete() (Config, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
+	c.Limits = c.Limits.complete()
 	if c.Port == 0 {
 		c.Port = rpcbind.Port
 	}
@@ -102,4 +111,17 @@ func (c Config) lockPath() string {
 		return instance.DefaultPath
 	}
 	return filepath.Join(c.StateDir, "rpcbind.lock")
+}
+
+// Check tells what would keep a daemon of this configuration from starting, as far as the configuration alone can tell, and
+// what in hosts.allow and hosts.deny is not honoured.
+func Check(c Config) (warnings []string, err error) {
+	if _, err := c.complete(); err != nil {
+		return nil, err
+	}
+	hosts, err := access.ReadHostsAccess(os.ReadFile, access.HostsAllowPath, access.HostsDenyPath, access.HostsPath)
+	if err != nil {
+		return nil, WithExitCode(ExitConfig, err)
+	}
+	return hosts.Warnings(), nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -27,6 +28,8 @@ type interfaces struct {
 type snapshot struct {
 	loopback map[uint32]bool     // by index
 	own      map[netip.Addr]bool // addresses of interfaces that are up
+	names    map[uint32]string
+	networks map[uint32][]netip.Prefix // of interfaces that are up
 }
 
 // newInterfaces returns interfaces of which nothing is known yet.
@@ -48,14 +51,39 @@ func (i *interfaces) isLoopback(ifindex uint32) bool { return i.now.Load().loopb
 // isOwn tells whether an address is one of this host's.
 func (i *interfaces) isOwn(a netip.Addr) bool { return i.now.Load().own[a] }
 
+// name returns the name of the interface of that index, "" if there is none.
+func (i *interfaces) name(ifindex uint32) string { return i.now.Load().names[ifindex] }
+
+// connected tells whether an address is in a network of the interface of that index, of any if the index is 0.
+func (i *interfaces) connected(a netip.Addr, ifindex uint32) bool {
+	s := i.now.Load()
+	contains := func(p netip.Prefix) bool { return p.Contains(a) }
+	if ifindex != 0 {
+		return slices.ContainsFunc(s.networks[ifindex], contains)
+	}
+	for _, list := range s.networks {
+		if slices.ContainsFunc(list, contains) {
+			return true
+		}
+	}
+	return false
+}
+
 // changed takes note of the interfaces as they are now.
 func (i *interfaces) changed(list []sys.Interface) {
-	s := &snapshot{loopback: make(map[uint32]bool), own: make(map[netip.Addr]bool)}
+	s := &snapshot{
+		loopback: make(map[uint32]bool), own: make(map[netip.Addr]bool),
+		names: make(map[uint32]string), networks: make(map[uint32][]netip.Prefix),
+	}
 	known := make([]portmap.Interface, 0, len(list))
 	for _, f := range list {
 		known = append(known, portmap.Interface{
 			Index: f.Index, Up: f.Up, Loopback: f.Loopback, PointToPoint: f.PointToPoint, Addrs: f.Addrs,
 		})
+		s.names[f.Index] = f.Name
+		if f.Up {
+			s.networks[f.Index] = f.Addrs
+		}
 		if f.Loopback {
 			s.loopback[f.Index] = true
 		}

@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"os"
 	"sync"
 	"syscall"
 	"time"
 
-	"github.com/gportmap/gportmap/internal/access"
 	"github.com/gportmap/gportmap/internal/admin"
 	"github.com/gportmap/gportmap/internal/instance"
 	"github.com/gportmap/gportmap/internal/portmap"
@@ -144,17 +142,24 @@ func newTable(sockets []*sys.Socket) (*registry.Table, error) {
 // serve answers calls until ctx ends.
 func serve(ctx context.Context, c Config, sockets []*sys.Socket, table *registry.Table, state *warmstart.Store, desk *adminDesk) error {
 	ctx, end := context.WithCancel(ctx)
+	defer end()
 	host := newInterfaces(c.Log, sockets)
+	door, err := newDoor(c, host)
+	if err != nil {
+		return err
+	}
+	table.SetLimits(c.Limits.table())
 	report := &reporter{
 		log: c.Log, version: c.Version, started: time.Now(), listeners: names(sockets), table: table, state: state, dir: c.stateDir(),
 		dead: newDeadServers(c.Log, host.isOwn), recorder: admin.NewRecorder(nil),
 	}
 	pm := portmap.Config{
-		Table:  table,
-		Policy: countLimited{newPolicy(c, host), &report.limited},
-		Now:    func() uint32 { return uint32(time.Now().Unix()) },
-		Dead:   report.dead.isDead,
-		Count:  report.recorder.Called,
+		Table:   table,
+		Policy:  countLimited{door.policy, &report.limited},
+		Now:     func() uint32 { return uint32(time.Now().Unix()) },
+		Dead:    report.dead.isDead,
+		Refused: logRefused(c.Log),
+		Count:   report.recorder.Called,
 	}
 	table.SetClock(pm.Now)
 	var relay *server.Relay
@@ -167,11 +172,9 @@ func serve(ctx context.Context, c Config, sockets []*sys.Socket, table *registry
 	}
 	host.portmapper = portmap.New(pm)
 	watched, err := host.watch(ctx)
-	defer func() {
+	if err != nil {
 		end()
 		<-watched
-	}()
-	if err != nil {
 		return WithExitCode(ExitSystem, err)
 	}
 	s := server.New(server.Config{
@@ -191,13 +194,15 @@ func serve(ctx context.Context, c Config, sockets []*sys.Socket, table *registry
 			}
 			return text
 		},
-		// Nothing is configured by files, so what can be done anew is to write the state, whatever became of it.
-		reload: func() error {
-			table.Save()
-			return nil
-		},
+		reload: (&reloader{config: c, door: door, table: table}).reload,
 	}
 	var watching sync.WaitGroup
+	lists := door.watch(ctx)
+	defer func() {
+		end()
+		<-watched
+		<-lists
+	}()
 	// Serving goes on until the service manager knows that it is about to end.
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
@@ -232,30 +237,4 @@ func told(log *slog.Logger, err error) {
 	if err != nil {
 		log.Warn("the service manager can't be told how we are", "err", err)
 	}
-}
-
-// newPolicy returns the rules for callers.
-func newPolicy(c Config, host *interfaces) *access.Policy {
-	if c.Insecure {
-		c.Log.Warn("insecure: callers of every host may register and unregister")
-	}
-	began := time.Now()
-	return &access.Policy{
-		Insecure:    c.Insecure,
-		SocketOwner: socketOwner,
-		OwnAddress:  host.isOwn,
-		Limit:       access.NewLimiter(access.DefaultAnswerRate, func() int64 { return int64(time.Since(began)) }),
-		Degraded: func(err error) {
-			c.Log.Warn("the kernel doesn't tell who calls over loopback: taking ports below 1024 for root's, all others for nobody's", "err", err)
-		},
-	}
-}
-
-// socketOwner is sys.SocketOwner in access's words, which knows no sys.
-func socketOwner(netid string, remote, local netip.AddrPort) (uint32, error) {
-	uid, err := sys.SocketOwner(netid, remote, local)
-	if errors.Is(err, sys.ErrNoSocket) {
-		err = fmt.Errorf("%w: %w", access.ErrNoSocket, err)
-	}
-	return uid, err
 }

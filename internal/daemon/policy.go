@@ -1,0 +1,196 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/gportmap/gportmap/internal/access"
+	"github.com/gportmap/gportmap/internal/portmap"
+	"github.com/gportmap/gportmap/internal/sys"
+	"github.com/gportmap/gportmap/pkg/rpcbind"
+)
+
+// ErrNotBound says that no socket of the caller's is bound to the port that it wants to register.
+var ErrNotBound = errors.New("no socket of the caller is bound to that port")
+
+// door decides who may do what: the configuration's rules together with hosts.allow and hosts.deny as they are now.
+type door struct {
+	log    *slog.Logger
+	policy *access.Policy
+	paths  [3]string // hosts.allow, hosts.deny, hosts
+
+	mu    sync.Mutex // held while the rules are changed
+	rules access.Rules
+	hosts *access.HostsAccess
+}
+
+// newDoor returns the door of a configuration. An error is about an access list that is there and can't be read.
+func newDoor(c Config, host *interfaces) (*door, error) {
+	if c.Insecure {
+		c.Log.Warn("insecure: callers of every host may register and unregister")
+	}
+	began := time.Now()
+	d := &door{log: c.Log, rules: c.Rules, paths: [3]string{access.HostsAllowPath, access.HostsDenyPath, access.HostsPath}}
+	d.policy = &access.Policy{
+		Insecure:      c.Insecure,
+		SocketOwner:   socketOwner,
+		OwnAddress:    host.isOwn,
+		InterfaceName: host.name,
+		Connected:     host.connected,
+		Bound:         boundTo(c.Log),
+		Limit:         access.NewLimiter(c.Limits.AnswerRate, func() int64 { return int64(time.Since(began)) }),
+		Degraded: func(err error) {
+			c.Log.Warn("the kernel doesn't tell who calls over loopback: taking ports below 1024 for root's, all others for nobody's", "err", err)
+		},
+	}
+	hosts, err := d.read()
+	if err != nil {
+		return nil, WithExitCode(ExitConfig, err)
+	}
+	d.set(d.rules, hosts)
+	return d, nil
+}
+
+// read reads the access lists.
+func (d *door) read() (*access.HostsAccess, error) {
+	return access.ReadHostsAccess(os.ReadFile, d.paths[0], d.paths[1], d.paths[2])
+}
+
+// set lets rules and access lists count from now on, and tells what in the lists is not honoured if they are new.
+func (d *door) set(rules access.Rules, hosts *access.HostsAccess) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if hosts != d.hosts {
+		for _, w := range hosts.Warnings() {
+			d.log.Warn(w)
+		}
+	}
+	d.rules, d.hosts = rules, hosts
+	rules.Hosts = hosts
+	d.policy.SetRules(rules)
+}
+
+func (d *door) current() (access.Rules, *access.HostsAccess) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.rules, d.hosts
+}
+
+// reload lets other rules count.
+func (d *door) reload(rules access.Rules) {
+	_, hosts := d.current()
+	d.set(rules, hosts)
+}
+
+// watch reads the access lists again when one of their files has changed, until ctx ends; done is closed then. Lists that
+// can't be read leave those before in force.
+func (d *door) watch(ctx context.Context) (done <-chan struct{}) {
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		for ctx.Err() == nil {
+			if err := d.watchOnce(ctx); err != nil && ctx.Err() == nil {
+				d.log.Warn("changes of hosts.allow and hosts.deny are not noticed for a while", "err", err, "pause", watchPause)
+				sleep(ctx, watchPause)
+			}
+		}
+	}()
+	return over
+}
+
+// watchOnce reads the lists once they are watched, so that no change is missed in between, and waits for the next.
+func (d *door) watchOnce(ctx context.Context) error {
+	_, hosts := d.current()
+	w, err := sys.WatchFiles(hosts.Files())
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	for {
+		now, err := d.read()
+		rules, before := d.current()
+		switch {
+		case err != nil:
+			d.log.Error("hosts.allow and hosts.deny as they were stay in force", "err", err)
+		case !now.Same(before):
+			d.log.Info("hosts.allow and hosts.deny were read again")
+			d.set(rules, now)
+			if !slices.Equal(now.Files(), before.Files()) {
+				return nil
+			}
+		}
+		if err := w.Wait(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// socketOwner is sys.SocketOwner in access's words, which knows no sys.
+func socketOwner(netid string, remote, local netip.AddrPort) (uint32, error) {
+	uid, err := sys.SocketOwner(netid, remote, local)
+	if errors.Is(err, sys.ErrNoSocket) {
+		err = fmt.Errorf("%w: %w", access.ErrNoSocket, err)
+	}
+	return uid, err
+}
+
+// boundTo returns a function that returns nil if a socket of an owner is bound to the port of a registration, any socket
+// for "superuser". What has no port, and what the kernel doesn't tell, passes: strictness is for what can be known.
+func boundTo(log *slog.Logger) func(owner string, b rpcbind.RPCB) error {
+	var untold sync.Once
+	return func(owner string, b rpcbind.RPCB) error {
+		transport, ok := b.Netid.Transport()
+		if !ok || !transport.IP() {
+			return nil
+		}
+		at, ok := rpcbind.ParseUAddr([]byte(b.Addr))
+		if !ok {
+			return nil // the table refuses it
+		}
+		sockets, err := sys.BoundBy(string(transport.Netid), at)
+		if err != nil {
+			untold.Do(func() {
+				log.Warn("the kernel doesn't tell which ports are bound: strict-set has no effect", "err", err)
+			})
+			return nil
+		}
+		if slices.ContainsFunc(sockets, func(s sys.BoundSocket) bool {
+			return owner == rpcbind.OwnerSuperuser || s.HasUID && strconv.FormatUint(uint64(s.UID), 10) == owner
+		}) {
+			return nil
+		}
+		return ErrNotBound
+	}
+}
+
+// logRefused returns a function that logs who was refused a registration or its removal, and who has it.
+func logRefused(log *slog.Logger) func(portmap.Refused) {
+	return func(r portmap.Refused) {
+		attrs := []slog.Attr{
+			slog.String("from", callerName(r.From)), slog.String("owner", r.Wanted.Owner),
+			slog.Uint64("program", uint64(r.Wanted.Program)), slog.Uint64("version", uint64(r.Wanted.Version)),
+		}
+		message := "UNSET refused"
+		if r.Set {
+			message = "SET refused"
+			attrs = append(attrs, slog.String("netid", shorten([]byte(r.Wanted.Netid))), slog.String("addr", shorten([]byte(r.Wanted.Addr))))
+		}
+		level := slog.LevelDebug
+		if r.Holder != nil {
+			// Somebody else's: that is worth a look.
+			level = slog.LevelWarn
+			message += ": it is somebody else's"
+			attrs = append(attrs, slog.String("holder", r.Holder.Owner), slog.String("held", r.Holder.Addr))
+		}
+		attrs = append(attrs, slog.String("err", r.Err.Error()))
+		log.LogAttrs(context.Background(), level, message, attrs...)
+	}
+}
