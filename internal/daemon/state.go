@@ -126,11 +126,19 @@ func restore(log *slog.Logger, table *registry.Table, state *warmstart.Store, ot
 	return func() {
 		cancel()
 		<-done
-		if state.Err() != nil {
+		behind := state.Err() != nil
+		if behind {
 			table.Save()
+		} else {
+			table.Compact()
 		}
-		if err := state.Err(); err != nil {
+		switch err := state.Err(); {
+		case err == nil:
+		case behind:
 			log.Error("the last registrations are lost, because they can't be written", "err", err)
+		default:
+			// The files as they were before have everything.
+			log.Warn("removed registrations stay in the state as some of program 0, until it is written anew", "err", err)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 
 	"github.com/gportmap/gportmap/pkg/rpcbind"
+	"github.com/gportmap/gportmap/pkg/xdr"
 )
 
 // The two lists are kept encoded. A new registration is appended to them; a removal throws them away, and who
@@ -59,6 +60,15 @@ func (t *Table) forgetDumps() {
 }
 
 func appendRPCB(dst []byte, e *Entry) []byte { return rpcbind.AppendRPCBElement(dst, e.RPCB) }
+
+// rpcbSize returns how many octets the element of b in an rpcblist has.
+func rpcbSize(b rpcbind.RPCB) int {
+	size := 3 * xdr.Unit
+	for _, octets := range [...]int{len(b.Netid), len(b.Addr), len(b.Owner)} {
+		size += xdr.Unit + (octets+xdr.Unit-1)/xdr.Unit*xdr.Unit
+	}
+	return size
+}
 
 func appendMapping(dst []byte, e *Entry) []byte {
 	prot, ok := e.Netid.Prot()

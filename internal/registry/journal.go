@@ -1,5 +1,10 @@
 package registry
 
+import (
+	"github.com/gportmap/gportmap/pkg/rpcbind"
+	"github.com/gportmap/gportmap/pkg/xdr"
+)
+
 // Journal keeps the changes of a table, each before the change is answered. Its methods are called one at a time and
 // return when the change is kept, or when it can't be: that a disk is full is no reason to refuse a registration, so it
 // is for the journal to report and to catch up.
@@ -8,8 +13,35 @@ type Journal interface {
 	// pmaplist, encoded. False says that it couldn't; then everything is given to Rewrite once more. The octets are
 	// valid only during the call.
 	Append(rpcb, mapping []byte) bool
+	// Remove keeps that registrations are gone, all of them or none. False is as for Append.
+	Remove(r Removal) bool
 	// Rewrite keeps the encoded elements of both lists in place of everything kept before. They must not be changed.
 	Rewrite(rpcbs, mappings []byte)
+}
+
+// A Removal names registrations of a journal by the offsets, in octets, at which their elements begin in what was appended
+// since, and with, the last Rewrite.
+type Removal struct {
+	RPCBs, Mappings []int64
+	// Record, if not nil, is an element to append to the rpcblist: from the moment that it is kept, all of RPCBs are gone.
+	// Without it there is one of them. See [Removed].
+	Record []byte
+}
+
+// compactAbove is how many octets of removed elements a journal holds at least before it is written anew. Above that it
+// holds as many as there are of registrations, so that a removal costs the same in a table of any size.
+const compactAbove = 64 << 10
+
+// kept is where the journal has an entry.
+type kept struct {
+	rpcb    int64 // offset of its element in the rpcblist
+	mapping int64 // and in the pmaplist; -1 if it isn't there
+}
+
+// journaled is what a table knows of its journal's lists.
+type journaled struct {
+	rpcbs, mappings int64 // octets in each
+	removed         int64 // of rpcbs, those that are no registrations any more
 }
 
 // SetJournal lets j keep the table as it is and every change from now on.
@@ -27,8 +59,18 @@ func (t *Table) Save() {
 	t.rewriteJournal()
 }
 
-// appendJournal lets the journal keep e, which comes behind all others and which nobody sees yet.
-func (t *Table) appendJournal(e *Entry) (kept bool) {
+// Compact lets the journal forget what was removed, if it holds any of that: then its lists are the table's.
+func (t *Table) Compact() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.journaled.removed > 0 {
+		t.rewriteJournal()
+	}
+}
+
+// appendJournal lets the journal keep e, which comes behind all others and which nobody sees yet. False says that the
+// journal has to be written anew once e is in the table.
+func (t *Table) appendJournal(e *Entry) bool {
 	if t.journal == nil {
 		return true
 	}
@@ -36,11 +78,60 @@ func (t *Table) appendJournal(e *Entry) (kept bool) {
 	const usual = 160
 	element := appendRPCB(make([]byte, 0, usual), e)
 	both := appendMapping(element, e)
+	t.place(e, len(element), len(both)-len(element))
 	return t.journal.Append(element, both[len(element):])
 }
 
-func (t *Table) rewriteJournal() {
-	if t.journal != nil {
-		t.journal.Rewrite(t.encode(&t.rpcbs, appendRPCB), t.encode(&t.mappings, appendMapping))
+// place notes where the journal has e: behind everything else, with so many octets in each list.
+func (t *Table) place(e *Entry, rpcb, mapping int) {
+	j := &t.journaled
+	e.kept = kept{rpcb: j.rpcbs, mapping: -1}
+	if mapping > 0 {
+		e.kept.mapping = j.mappings
 	}
+	j.rpcbs += int64(rpcb)
+	j.mappings += int64(mapping)
+}
+
+// removeFromJournal lets the journal forget entries of one program and version that were just taken out of the table.
+func (t *Table) removeFromJournal(gone []*Entry) {
+	if t.journal == nil {
+		return
+	}
+	r := Removal{}
+	j := &t.journaled
+	for _, e := range gone {
+		r.RPCBs = append(r.RPCBs, e.kept.rpcb)
+		if e.kept.mapping >= 0 {
+			r.Mappings = append(r.Mappings, e.kept.mapping)
+		}
+		j.removed += int64(rpcbSize(e.RPCB))
+	}
+	if len(gone) > 1 {
+		r.Record = removalRecord(gone)
+		j.rpcbs += int64(len(r.Record))
+		j.removed += int64(len(r.Record))
+	}
+	if j.removed > compactAbove && j.removed > j.rpcbs/2 || !t.journal.Remove(r) {
+		t.rewriteJournal()
+	}
+}
+
+// rewriteJournal gives the journal both lists as they are.
+func (t *Table) rewriteJournal() {
+	if t.journal == nil {
+		return
+	}
+	t.journaled = journaled{}
+	for _, e := range t.order {
+		if e == nil {
+			continue
+		}
+		mapping := 0
+		if _, ok := e.Netid.Prot(); ok {
+			mapping = xdr.Unit + rpcbind.MappingSize
+		}
+		t.place(e, rpcbSize(e.RPCB), mapping)
+	}
+	t.journal.Rewrite(t.encode(&t.rpcbs, appendRPCB), t.encode(&t.mappings, appendMapping))
 }

@@ -39,7 +39,8 @@ type Entry struct {
 	// Since is when it was registered, by the table's clock; 0 for what came before the table had one.
 	Since uint32
 
-	slot int // index in Table.order; of interest to writers alone
+	slot int  // index in Table.order; of interest to writers alone
+	kept kept // the same
 }
 
 // Table maps programs to addresses. Make one with [New]. All methods may be called at the same time.
@@ -57,8 +58,9 @@ type Table struct {
 	rpcbs    atomic.Pointer[[]byte] // elements of the rpcblist; nil if it has to be encoded anew
 	mappings atomic.Pointer[[]byte] // elements of the pmaplist; the same
 
-	journal Journal // keeps every change; nil if nothing does
-	now     func() uint32
+	journal   Journal // keeps every change; nil if nothing does
+	journaled journaled
+	now       func() uint32
 }
 
 // New returns an empty table.
@@ -130,13 +132,13 @@ func (t *Table) add(e *Entry) error {
 // keep puts e behind all others, and into the journal before anybody sees it. The lock is held.
 func (t *Table) keep(e *Entry) {
 	e.Since = t.now()
-	kept := t.appendJournal(e)
+	whole := t.appendJournal(e)
 	t.count(e, 1)
 	e.slot = len(t.order)
 	t.order = append(t.order, e)
 	t.index.Store(t.index.Load().with(e))
 	t.appendDumps(e)
-	if !kept {
+	if !whole {
 		t.rewriteJournal()
 	}
 }
@@ -167,8 +169,14 @@ func (t *Table) Replace(old *Entry, b rpcbind.RPCB) error {
 	if err := old.RemovableBy(b.Owner); err != nil {
 		return err
 	}
+	// The new one first: until the old one is gone from the journal that one counts.
+	whole := t.appendJournal(e)
 	t.remove(e.Program, func(x *Entry) bool { return x == old }, e)
-	t.rewriteJournal()
+	if whole {
+		t.removeFromJournal([]*Entry{old})
+	} else {
+		t.rewriteJournal()
+	}
 	return nil
 }
 
@@ -209,21 +217,21 @@ func (t *Table) Unset(prog, vers uint32, covers func(rpcbind.Netid) bool, owner 
 		removed++
 	}
 	if removed > 0 {
-		t.remove(prog, gone, nil)
-		t.rewriteJournal()
+		t.removeFromJournal(t.remove(prog, gone, nil))
 	}
 	return removed, nil
 }
 
-// remove takes the entries of a program for which gone is true out of the table and, unless next is nil, puts that one of
-// the same program behind all others, in one step for those who look up. The lock is held.
-func (t *Table) remove(prog uint32, gone func(*Entry) bool, next *Entry) {
+// remove takes the entries of a program for which gone is true out of the table, and returns them; unless next is nil it puts
+// that one of the same program behind all others, in one step for those who look up. The lock is held.
+func (t *Table) remove(prog uint32, gone func(*Entry) bool, next *Entry) (removed []*Entry) {
 	var kept []*Entry
 	for _, e := range t.Program(prog) {
 		if gone(e) {
 			t.order[e.slot] = nil
 			t.holes++
 			t.count(e, -1)
+			removed = append(removed, e)
 		} else {
 			kept = append(kept, e)
 		}
@@ -238,6 +246,7 @@ func (t *Table) remove(prog uint32, gone func(*Entry) bool, next *Entry) {
 	t.index.Load().replace(prog, kept)
 	t.closeHoles()
 	t.forgetDumps()
+	return removed
 }
 
 // closeHoles moves the entries together when more than half of their places are empty, so that the order takes

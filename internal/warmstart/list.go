@@ -11,6 +11,9 @@ import (
 // listEnd is the word that ends an XDR list.
 var listEnd = [4]byte{}
 
+// noProgram is the word in the place of a removed element's program.
+var noProgram = [4]byte{}
+
 // list is a state file with an XDR list in it.
 type list struct {
 	name   string
@@ -34,19 +37,37 @@ func (l *list) append(element []byte) error {
 	return nil
 }
 
+// forget makes the elements at these offsets ones of program 0, which is none. Each takes one word in its place, which no
+// signal can cut in two.
+func (l *list) forget(offsets []int64) error {
+	if len(offsets) == 0 {
+		return nil
+	}
+	if err := l.check(); err != nil {
+		return err
+	}
+	for _, offset := range offsets {
+		// The program comes behind the word that says that there is an element.
+		if _, err := l.file.WriteAt(noProgram[:], offset+int64(len(listEnd))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // check finds out whether the file is still the one that was written: what is appended to a file without a name is kept
 // nowhere, and an rpcbind that ends late, after it has given up its lock, truncates it.
 func (l *list) check() error {
 	if l.file == nil {
 		return fmt.Errorf("%s was not written yet", l.name)
 	}
-	info, err := l.file.Stat()
-	switch {
+	var st syscall.Stat_t // os.File.Stat would make five objects of it
+	switch err := syscall.Fstat(int(l.file.Fd()), &st); {
 	case err != nil:
-		return err
-	case info.Sys().(*syscall.Stat_t).Nlink == 0:
+		return os.NewSyscallError("fstat", err)
+	case st.Nlink == 0:
 		return fmt.Errorf("%s was removed or replaced by somebody else", l.name)
-	case info.Size() != l.size+int64(len(listEnd)):
+	case st.Size != l.size+int64(len(listEnd)):
 		return fmt.Errorf("%s was changed by somebody else", l.name)
 	}
 	return nil

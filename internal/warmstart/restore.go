@@ -192,14 +192,16 @@ func (s *Store) checkFile(info fs.FileInfo) error {
 	return nil
 }
 
-func readRPCBs(d *xdr.Decoder) []rpcbind.RPCB { return rpcbind.ReadRPCBList(d, maxString) }
+func readRPCBs(d *xdr.Decoder) []rpcbind.RPCB {
+	return registry.Replay(rpcbind.ReadRPCBList(d, maxString))
+}
 
 // readMappings turns a pmaplist into registrations. It has no owners, so only the superuser may remove them.
 func readMappings(d *xdr.Decoder) []rpcbind.RPCB {
 	var regs []rpcbind.RPCB
 	for _, m := range rpcbind.ReadMappingList(d) {
 		netid, ok := rpcbind.NetidOfProt(m.Prot)
-		if !ok || m.Port > 0xffff {
+		if !ok || m.Port > 0xffff || m.Program == 0 { // 0: removed
 			continue
 		}
 		addr := rpcbind.UAddr(netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(m.Port)))

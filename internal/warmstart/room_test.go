@@ -14,6 +14,7 @@ import (
 
 	"github.com/gportmap/gportmap/internal/registry"
 	"github.com/gportmap/gportmap/pkg/rpcbind"
+	"github.com/gportmap/gportmap/pkg/xdr"
 )
 
 // thisBoot is the name of the boot that tests take place in.
@@ -130,17 +131,41 @@ func unset(t testing.TB, table *registry.Table, prog, vers uint32) {
 	}
 }
 
-// wantFiles checks that the files are exactly the lists of the table.
+// wantFiles checks that the files have the lists of the table, beside what was removed.
 func wantFiles(t testing.TB, dir string, table *registry.Table) {
 	t.Helper()
-	wantFile(t, filepath.Join(dir, rpcbFile), table.RPCBs())
-	wantFile(t, filepath.Join(dir, pmapFile), table.Mappings())
+	wantFile(t, filepath.Join(dir, rpcbFile), table.RPCBs(), func(d *xdr.Decoder) (live []byte) {
+		for _, b := range registry.Replay(rpcbind.ReadRPCBList(d, maxString)) {
+			live = rpcbind.AppendRPCBElement(live, b)
+		}
+		return live
+	})
+	wantFile(t, filepath.Join(dir, pmapFile), table.Mappings(), func(d *xdr.Decoder) (live []byte) {
+		for _, m := range rpcbind.ReadMappingList(d) {
+			if m.Program != 0 {
+				live = rpcbind.AppendMappingElement(live, m)
+			}
+		}
+		return live
+	})
 }
 
-func wantFile(t testing.TB, path string, elements []byte) {
+func wantFile(t testing.TB, path string, elements []byte, live func(*xdr.Decoder) []byte) {
 	t.Helper()
-	if got, want := readFile(t, path), append(slices.Clone(elements), 0, 0, 0, 0); !bytes.Equal(got, want) {
-		t.Errorf("%s is\n%q\nwant\n%q", path, got, want)
+	b := readFile(t, path)
+	d := xdr.NewDecoder(b)
+	if got := live(&d); !bytes.Equal(got, elements) || d.Err() != nil || len(d.Rest()) > 0 {
+		t.Errorf("%s is\n%.2000q\n%v; without what was removed\n%.2000q\nwant\n%.2000q", path, b, d.Err(), got, elements)
+	}
+}
+
+// wantPure checks that the files have nothing but the lists of the table: rpcbind reads them next.
+func wantPure(t testing.TB, dir string, table *registry.Table) {
+	t.Helper()
+	for name, elements := range map[string][]byte{rpcbFile: table.RPCBs(), pmapFile: table.Mappings()} {
+		if got, want := readFile(t, filepath.Join(dir, name)), append(slices.Clone(elements), 0, 0, 0, 0); !bytes.Equal(got, want) {
+			t.Errorf("%s is\n%.2000q\nwant\n%.2000q", name, got, want)
+		}
 	}
 }
 

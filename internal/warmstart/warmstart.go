@@ -9,10 +9,14 @@
 //	… element n │ 1 element n+1 │ 0     after one pwrite at the old end
 //
 // so it costs the same in a table of any size, and a writer that dies in the middle leaves all earlier elements
-// whole and at most a part of one that nobody was promised. A removal, or a replacement, writes the lists anew, each to a
-// file beside, which then takes the name. rpcbind.xdr comes first and has everything: from the moment of its renaming the
-// change is kept, all of it. portmap.xdr may be one change behind after a crash; it is there for rpcbind, and for us only
-// where rpcbind.xdr is missing or damaged.
+// whole and at most a part of one that nobody was promised. So does a removal: it writes a word of zero over the program of
+// the element. If it is one of several at once, an element that names them is appended before, to remove all of them or
+// none. When as much is removed as is left, and when the daemon ends, the lists are written anew, each to a file beside,
+// which then takes the name: so rpcbind finds nothing but registrations unless the daemon was killed, and then some of
+// program 0, which nobody asks for.
+//
+// rpcbind.xdr comes first and has everything. portmap.xdr may be one change behind after a crash; it is there for rpcbind,
+// and for us only where rpcbind.xdr is missing or damaged.
 //
 // Nothing is synced to the disk. What a process has written survives its death in any case; a power cut or a crash of
 // the kernel ends the registered services as well, and their registrations are ignored in the next boot. A sync would
@@ -129,6 +133,32 @@ func (s *Store) append(element, mapping []byte) error {
 		return nil
 	}
 	return s.mappings.append(mapping)
+}
+
+// Remove keeps that registrations are gone; else it is as [Store.Append].
+func (s *Store) Remove(r registry.Removal) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failure != nil {
+		return false
+	}
+	if err := s.remove(r); err != nil {
+		s.cfg.Log.Debug("a registration can't be removed from the state", "dir", s.cfg.Dir, "error", err)
+		return false
+	}
+	return true
+}
+
+func (s *Store) remove(r registry.Removal) error {
+	if r.Record != nil {
+		if err := s.rpcbs.append(r.Record); err != nil {
+			return err
+		}
+	}
+	if err := s.rpcbs.forget(r.RPCBs); err != nil {
+		return err
+	}
+	return s.mappings.forget(r.Mappings)
 }
 
 // Rewrite replaces the state by the encoded elements of the two lists. If that can't be done, which is no reason to

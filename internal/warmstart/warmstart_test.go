@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/gportmap/gportmap/internal/registry"
 	"github.com/gportmap/gportmap/pkg/rpcbind"
+	"github.com/gportmap/gportmap/pkg/xdr"
 )
 
 var (
@@ -51,6 +53,9 @@ func TestFilesFollowTheTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantFiles(t, dir, table)
+	wantRestored(t, dir, ofAUser, localOne, unowned, nfsTCP, moved)
+	table.Compact()
+	wantPure(t, dir, table)
 	wantRestored(t, dir, ofAUser, localOne, unowned, nfsTCP, moved)
 	if err := s.Err(); err != nil {
 		t.Error(err)
@@ -275,9 +280,8 @@ func wantOwner(t *testing.T, path string, uid uint32) {
 	}
 }
 
-// BenchmarkAppend registers and keeps in a table of few and of many registrations. A removal would write the lists anew,
-// so the table grows while it is measured.
-func BenchmarkAppend(b *testing.B) {
+// BenchmarkChanges registers and keeps, and unregisters, in a table of few and of many registrations.
+func BenchmarkChanges(b *testing.B) {
 	for _, n := range []int{10, 10_000} {
 		b.Run(fmt.Sprintf("entries=%d", n), func(b *testing.B) {
 			s, _ := open(b, stateDir(b))
@@ -286,13 +290,10 @@ func BenchmarkAppend(b *testing.B) {
 				set(b, table, rpcb(1_000_000+uint32(i), 1, "tcp", "0.0.0.0.8.1", "superuser"))
 			}
 			table.SetJournal(s)
-			prog := uint32(2_000_000)
 			b.ReportAllocs()
 			for b.Loop() {
-				prog++
-				if err := table.Set(rpcb(prog, 1, "tcp", "0.0.0.0.8.1", "superuser")); err != nil {
-					b.Fatal(err)
-				}
+				set(b, table, rpcb(2_000_000, 1, "tcp", "0.0.0.0.8.1", "superuser"))
+				unset(b, table, 2_000_000, 1)
 			}
 			if err := s.Err(); err != nil {
 				b.Error(err)
@@ -301,20 +302,53 @@ func BenchmarkAppend(b *testing.B) {
 	}
 }
 
-// BenchmarkRewrite unregisters one of few and of many, which writes the lists anew, and registers it again.
-func BenchmarkRewrite(b *testing.B) {
-	for _, n := range []int{10, 10_000} {
-		b.Run(fmt.Sprintf("entries=%d", n), func(b *testing.B) {
-			s, _ := open(b, stateDir(b))
-			table := registry.New()
-			for i := range n {
-				set(b, table, rpcb(1_000_000+uint32(i), 1, "tcp", "0.0.0.0.8.1", "superuser"))
-			}
-			table.SetJournal(s)
-			for b.Loop() {
-				unset(b, table, 1_000_000, 1)
-				set(b, table, rpcb(1_000_000, 1, "tcp", "0.0.0.0.8.1", "superuser"))
-			}
-		})
+// TestRemovalOfSeveralIsOne cuts the file off wherever a daemon that is killed may have left it while it removed three
+// registrations: all are there or none.
+func TestRemovalOfSeveralIsOne(t *testing.T) {
+	dir := stateDir(t)
+	s, _ := open(t, dir)
+	table := tableOf(t, s)
+	set(t, table, nfsTCP, mountd, nfsUDP, nfsTCP6)
+	path := filepath.Join(dir, rpcbFile)
+	before := readFile(t, path)
+	unset(t, table, 100003, 3)
+	after := readFile(t, path)
+	record := after[len(before)-4:] // its element and the end
+	erased := append(slices.Clone(after[:len(before)-4]), 0, 0, 0, 0)
+	for n := range len(record) + 1 {
+		torn := append(slices.Clone(before[:len(before)-4]), record[:n]...)
+		writeFile(t, path, torn)
+		want := []rpcbind.RPCB{nfsTCP, mountd, nfsUDP, nfsTCP6}
+		if n >= len(record)-4 {
+			want = []rpcbind.RPCB{mountd} // whole
+		}
+		d := xdr.NewDecoder(torn)
+		wantRegs(t, slices.DeleteFunc(readRPCBs(&d), func(b rpcbind.RPCB) bool { return b.Program == rpcbind.Program }), want...)
 	}
+	d := xdr.NewDecoder(erased)
+	if got := readRPCBs(&d); len(got) != len(own)+1 {
+		t.Errorf("without the record %v are there", got)
+	}
+}
+
+// TestTheFileStaysInProportion registers and unregisters many times what is never there for long.
+func TestTheFileStaysInProportion(t *testing.T) {
+	dir := stateDir(t)
+	s, _ := open(t, dir)
+	table := tableOf(t, s)
+	set(t, table, mountd)
+	largest := int64(0)
+	for range 5000 {
+		set(t, table, nfsTCP, nfsUDP, nfsTCP6)
+		unset(t, table, 100003, 3)
+		info, err := os.Stat(filepath.Join(dir, rpcbFile))
+		if err != nil {
+			t.Fatal(err)
+		}
+		largest = max(largest, info.Size())
+	}
+	if largest > 70<<10 {
+		t.Errorf("the file had %d octets for a table of %d", largest, len(table.RPCBs()))
+	}
+	wantRestored(t, dir, mountd)
 }
