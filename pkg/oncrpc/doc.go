@@ -55,5 +55,5 @@
 // version 2: programs that compile go on doing so. Fields are added to structs, so write their literals with field names.
 // What is on the wire stays RFC 5531. Texts of errors may change; what [errors.Is] and [errors.As] find doesn't. Limits may
 // be raised, and the defaults of timeouts changed. Before 1.0.0 a change that breaks programs is named in the release's
-// notes. Package xdr promises the same.
+// notes. All packages under pkg/ promise the same; make lint compares what they export with testdata/api.
 package oncrpc

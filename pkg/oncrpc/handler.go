@@ -70,6 +70,7 @@ type PanicError struct {
 	Stack []byte // as of [debug.Stack]
 }
 
+// Error returns one line without the stack.
 func (e *PanicError) Error() string {
 	if e.Value == nil {
 		return "oncrpc: a handler ended its goroutine (runtime.Goexit)"

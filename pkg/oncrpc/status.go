@@ -65,6 +65,9 @@ type AcceptError struct {
 	Low, High uint32 // of ProgMismatch: the lowest and the highest version that the server has
 }
 
+// Error returns one line, as
+//
+//	PROG_MISMATCH: the server has versions 2 to 4
 func (e *AcceptError) Error() string {
 	switch e.Stat {
 	case ProgUnavail:
@@ -88,6 +91,9 @@ type DeniedError struct {
 	Low, High uint32   // of RPCMismatch: the lowest and the highest version of the RPC protocol that the server has
 }
 
+// Error returns one line, as
+//
+//	call denied, AUTH_TOOWEAK: the server doesn't allow this from here
 func (e *DeniedError) Error() string {
 	if e.Stat == RPCMismatch {
 		return "call denied, RPC_MISMATCH: the server speaks RPC" + versions(e.Low, e.High)

@@ -23,6 +23,16 @@
 //
 // On Linux the kernel tells who registers, as for the daemon, and by which interface a call arrived; on other systems
 // callers are judged by their addresses alone.
+//
+// # Limits
+//
+// A call has at most [MaxRecord] octets, a UDP reply to another host no more than its call, GETSTAT 8,000. TCP connections
+// are bounded by [Options], and each costs a goroutine and 4 KiB; the table grows with what may register.
+//
+// # Compatibility
+//
+// Package oncrpc says what importers may rely on; it holds here as well. What is answered is what gportmap answers, and may
+// get closer to RFC 1833 or safer with it.
 package portmapper
 
 import (

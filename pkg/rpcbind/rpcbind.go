@@ -23,16 +23,22 @@
 //
 //	nfs, err := rpcbind.Dial(ctx, "tcp", "nfs.example", 100003, 3)
 //
-// [Broadcast] asks all portmappers of the local networks. A [Client], which [DialPortmapper] and [DialLocal] open, has
-// every procedure of the protocol.
+// A [Dialer] does it with a credential, as of AUTH_SYS, and from a port of one's choice. [Broadcast] asks all portmappers of
+// the local networks. A [Client], which [DialPortmapper] and [DialLocal] open, has every procedure of the protocol.
 //
 // # Layers
 //
-//	Register  Dial  Lookup  Broadcast      what programs want
-//	Client                                 what a portmapper can be asked      RFC 1833
-//	RPCB  Mapping  Entry  Stats  Netid     what it answers                     RFC 1833, RFC 5665
-//	package oncrpc                         calls and replies                   RFC 5531
-//	package xdr                            integers, strings, opaque           RFC 4506
+//	┌──────────────────────────────┬──────────────────────────────┐
+//	│ Register  Registrar          │ Dial  Lookup  Broadcast      │  what servers and clients want
+//	├──────────────────────────────┴──────────────────────────────┤
+//	│ Client: Set Unset GetAddr Dump Stat CallIt …                │  what a portmapper can be asked   RFC 1833
+//	├─────────────────────────────────────────────────────────────┤
+//	│ RPCB  Mapping  Entry  Stats  Answer  Netid  ParseUAddr      │  what it answers        RFC 1833, RFC 5665
+//	├─────────────────────────────────────────────────────────────┤
+//	│ package oncrpc                                              │  calls and replies                RFC 5531
+//	├─────────────────────────────────────────────────────────────┤
+//	│ package xdr                                                 │  integers, strings, opaque        RFC 4506
+//	└─────────────────────────────────────────────────────────────┘
 //
 // # What can be relied on
 //
@@ -40,6 +46,13 @@
 // those by 4 MiB a reply. Every function that waits takes a context and returns when that ends. Every error of a
 // conversation is an [*Error]. Text in results is the server's: it may hold anything, and should be escaped before a
 // terminal sees it. Nothing here keeps state in package variables, reads files, or logs.
+//
+// The Read and Append functions are for protocols of the portmapper's family and for tests: they work on octets alone, and
+// like all values here, but those that say otherwise, belong to one goroutine at a time.
+//
+// # Compatibility
+//
+// Package oncrpc says what importers may rely on; it holds here as well.
 package rpcbind
 
 // Program is the program number of the portmapper (RFC 1833 sections 2.1 and 3.1).

@@ -43,6 +43,10 @@
 //
 // Neither the functions nor a Decoder are safe for concurrent use of the same slice or Decoder. Encoding has no errors.
 // Those of decoding are [ErrTruncated], [ErrTooLong], [ErrBadBool], and what [Decoder.Fail] was given.
+//
+// # Compatibility
+//
+// Package oncrpc says what importers may rely on; it holds here as well.
 package xdr
 
 import (
