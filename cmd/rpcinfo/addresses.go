@@ -10,31 +10,28 @@ import (
 )
 
 // addresses lists the addresses of a program on all transports of the protocol family that is used to ask.
-func (a *asker) addresses(ctx context.Context) error {
-	if len(a.opt.operands) != 3 {
-		return errUsage
-	}
-	c, err := a.dialListed(ctx, a.opt.operands[:1])
+func (a *asker) addresses(ctx context.Context) (answer, error) {
+	c, err := a.dialListed(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer c.close()
-	prog, vers, err := a.programVersion(a.opt.operands[1:])
-	if err != nil {
-		return err
+	found := addressed{host: a.host}
+	if found.program, found.version, err = a.programVersion(); err != nil {
+		return nil, err
 	}
-	list, failed := c.addresses(ctx, prog, vers)
-	if failed != nil {
-		return notCalled("rpcinfo: can't contact rpcbind: ", failed)
+	var failed *rpcError
+	if found.list, failed = c.addresses(ctx, found.program, found.version); failed != nil {
+		return nil, notCalled("rpcinfo: can't contact rpcbind: ", failed)
 	}
-	return a.print(addressesText(list, prog, vers, a.names))
+	return found, nil
 }
 
-// programVersion reads the operands that are a program and, if it is there, a version.
-func (a *asker) programVersion(operands []string) (prog, vers uint32, err error) {
-	prog, err = a.program(operands[0])
-	if err == nil && len(operands) > 1 {
-		vers, err = parseVersion(operands[1])
+// programVersion reads the program and, if it is there, the version.
+func (a *asker) programVersion() (prog, vers uint32, err error) {
+	prog, err = a.program(a.opt.args[0])
+	if err == nil && len(a.opt.args) > 1 {
+		vers, err = parseVersion(a.opt.args[1])
 	}
 	return prog, vers, err
 }
@@ -47,15 +44,22 @@ func (c *client) addresses(ctx context.Context, prog, vers uint32) (list []rpcbi
 	return list, failed
 }
 
-func addressesText(list []rpcbind.Entry, prog, vers uint32, n names) string {
-	if len(list) == 0 {
+// addressed are the addresses of a program.
+type addressed struct {
+	host             string
+	program, version uint32
+	list             []rpcbind.Entry
+}
+
+func (f addressed) text(n names) string {
+	if len(f.list) == 0 {
 		return noPrograms
 	}
 	var b strings.Builder
 	b.WriteString("   program vers  tp_family/name/class    address\t\t  service\n")
-	for _, e := range list {
+	for _, e := range f.list {
 		class := printable(e.Family + "/" + e.Proto + "/" + semantics(e.Semantics) + " ")
-		fmt.Fprintf(&b, "%10d%3d    %s%s %s\n", prog, vers, left(class, 24), left(printable(e.Addr), 24), left(n.of(prog, "-"), 13))
+		fmt.Fprintf(&b, "%10d%3d    %s%s %s\n", f.program, f.version, left(class, 24), left(printable(e.Addr), 24), left(n.of(f.program, "-"), 13))
 	}
 	return b.String()
 }

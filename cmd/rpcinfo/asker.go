@@ -2,21 +2,33 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
+	"os"
+	"os/signal"
 	"runtime/debug"
+	"syscall"
 )
 
-// asker carries out one run.
+// version is what the linker was told (-X main.version=), empty for a build by go build or go install alone.
+var version string
+
+// asker asks one host, or this one.
 type asker struct {
 	opt   *options
 	world world
 	name  string // of the program, for messages
 	names names
 	nets  transports
+	host  string // to be asked
+	local bool   // this host, by its socket
 	out   io.Writer
 	errs  io.Writer
+
+	pinging  bool // calls aren't sent again
+	maxReply int  // octets; 0 is package oncrpc's limit
 }
 
 // start does what the options say.
@@ -28,7 +40,67 @@ func start(ctx context.Context, name string, o *options, w world) error {
 		return a.print(helpText)
 	case modeVersion:
 		return a.print("rpcinfo of gportmap " + versionName() + "\n")
+	}
+	if o.hostsFile != "" {
+		hosts, err := readHosts(o.hostsFile, w.stdin)
+		if err != nil {
+			return err
+		}
+		o.hosts = append(o.hosts, hosts...)
+	}
+	if o.watch || o.ping { // which end well when they are interrupted
+		var stop context.CancelFunc
+		ctx, stop = signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+		defer stop()
+	}
+	switch {
+	case len(o.hosts) > 1:
+		return a.askAll(ctx, o.hosts)
+	case len(o.hosts) == 1:
+		a.host = o.hosts[0]
+	default:
+		a.local = true
+	}
+	return a.run(ctx)
+}
+
+// answer is what there is to tell about a host. Those that take their time print their text meanwhile, and have none left.
+type answer interface {
+	text(n names) string
+	json(n names) any
+}
+
+// run asks the host and prints the answer. If there are both an answer and an error, that decides about the exit code.
+func (a *asker) run(ctx context.Context) error {
+	got, err := a.ask(ctx)
+	switch {
+	case errors.Is(err, errUsage):
+		return err
+	case a.opt.json && got == nil && err != nil && !errors.Is(err, errFailed):
+		if err := a.printJSON(jsonError{Host: a.host, Error: explain(err)}); err != nil {
+			return err
+		}
+		return errFailed
+	case got == nil:
+		return err
+	case a.opt.json:
+		if err := a.printJSON(got.json(a.names)); err != nil {
+			return err
+		}
+		return err
+	}
+	if err := a.print(got.text(a.names)); err != nil {
+		return err
+	}
+	return err
+}
+
+func (a *asker) ask(ctx context.Context) (answer, error) {
+	switch a.opt.mode {
 	case modeDump, modeShort:
+		if a.opt.watch {
+			return nil, a.watch(ctx)
+		}
 		return a.dump(ctx)
 	case modeMappings:
 		return a.mappings(ctx)
@@ -37,7 +109,7 @@ func start(ctx context.Context, name string, o *options, w world) error {
 	case modeAddresses:
 		return a.addresses(ctx)
 	case modeBroadcast:
-		return a.broadcast(ctx)
+		return nil, a.broadcast(ctx)
 	case modeDelete:
 		return a.unregister(ctx)
 	}
@@ -55,19 +127,12 @@ func (a *asker) printf(format string, args ...any) error {
 	return err
 }
 
-// failure is an error with a text in rpcinfo's form.
-type failure struct{ text string }
-
-func (f failure) Error() string { return f.text }
-
-// notCreated is the error of a client that can't be made.
-func notCreated(what string, e *rpcError) error { return failure{what + ": " + e.created()} }
-
-// notCalled is the error of a call that failed.
-func notCalled(what string, e *rpcError) error { return failure{what + ": " + e.called()} }
-
-// version is what the linker was told (-X main.version=), empty for a build by go build or go install alone.
-var version string
+// resolve returns the addresses of a host.
+func (a *asker) resolve(ctx context.Context, host string) ([]netip.Addr, error) {
+	ctx, cancel := context.WithTimeout(ctx, a.opt.timeout)
+	defer cancel()
+	return resolve(ctx, host)
+}
 
 func versionName() string {
 	if version != "" {
@@ -77,11 +142,4 @@ func versionName() string {
 		return b.Main.Version
 	}
 	return "(unknown version)"
-}
-
-// resolve returns the addresses of a host.
-func (a *asker) resolve(ctx context.Context, host string) ([]netip.Addr, error) {
-	ctx, cancel := context.WithTimeout(ctx, a.opt.timeout)
-	defer cancel()
-	return resolve(ctx, host)
 }

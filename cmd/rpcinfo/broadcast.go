@@ -18,12 +18,9 @@ const broadcastTime = 12 * time.Second
 const nameTime = 2 * time.Second
 
 // broadcast calls a program of every host of the local networks, and prints the address and the host's name of every
-// answer; as in rpcinfo(8) a host has a line for each, which sort -u makes one of.
+// answer. As in rpcinfo(8) a host has a line for each, which sort -u makes one of; in JSON it has one.
 func (a *asker) broadcast(ctx context.Context) error {
-	if len(a.opt.operands) != 2 {
-		return errUsage
-	}
-	prog, vers, err := a.programVersion(a.opt.operands)
+	prog, vers, err := a.programVersion()
 	if err != nil {
 		return err
 	}
@@ -31,7 +28,7 @@ func (a *asker) broadcast(ctx context.Context) error {
 	if a.opt.hasTimeout {
 		all = a.opt.timeout
 	}
-	config := rpcbind.BroadcastConfig{Waits: []time.Duration{all / 3, all - all/3}, Repeated: true}
+	config := rpcbind.BroadcastConfig{Waits: []time.Duration{all / 3, all - all/3}, Repeated: !a.opt.json}
 	if config.Network, err = a.broadcastNetwork(); err != nil {
 		return err
 	}
@@ -40,17 +37,28 @@ func (a *asker) broadcast(ctx context.Context) error {
 	defer cancel()
 	for answer, err := range config.Broadcast(ctx, rpcbind.RemoteCall{Program: prog, Version: vers}) {
 		if err != nil {
-			return failure{"rpcinfo: broadcast failed: " + string(cantSend) + ": " + reason(err)}
+			return failure{text: "rpcinfo: broadcast failed: " + string(cantSend) + ": " + reason(err)}
 		}
 		at, ok := rpcbind.ParseUAddr(answer.Addr)
 		if !ok {
 			continue
 		}
-		if err := a.printf("%s\t%s\n", rpcbind.UAddr(at), names.of(naming, at.Addr())); err != nil {
+		if err := a.printAnswer(at, names.of(naming, at.Addr())); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (a *asker) printAnswer(at netip.AddrPort, name string) error {
+	if !a.opt.json {
+		return a.printf("%s\t%s\n", rpcbind.UAddr(at), name)
+	}
+	return a.printJSON(struct {
+		Address string `json:"address"`
+		Port    uint16 `json:"port"`
+		Name    string `json:"name"`
+	}{at.Addr().String(), at.Port(), name})
 }
 
 // broadcastNetwork returns the network for the datagram transports of NETPATH, of which IP has two.
@@ -68,7 +76,7 @@ func (a *asker) broadcastNetwork() (string, error) {
 	case v6:
 		return "udp6", nil
 	}
-	return "", failure{"rpcinfo: broadcast failed: " + string(unknownProtocol)}
+	return "", failure{text: "rpcinfo: broadcast failed: " + string(unknownProtocol)}
 }
 
 // reason is what an error of package rpcbind says beyond what was asked of whom.

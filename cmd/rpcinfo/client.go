@@ -46,6 +46,14 @@ func (c *client) uaddr() string {
 	return rpcbind.UAddr(c.at)
 }
 
+// where is the address of the other end for people.
+func (c *client) where() string {
+	if c.path != "" {
+		return c.path
+	}
+	return c.at.String()
+}
+
 // call calls a procedure and returns its results.
 func (c *client) call(ctx context.Context, prog, vers, proc uint32, args []byte) (xdr.Decoder, *rpcError) {
 	if c.rpc == nil {
@@ -183,4 +191,14 @@ func (a *asker) dialPortmapper(ctx context.Context, t *transport, host string) (
 	return nil, failed
 }
 
-func (a *asker) rpcConfig() oncrpc.ClientConfig { return oncrpc.ClientConfig{} }
+// rpcConfig is how calls are made. A ping is lost if its datagram is: it isn't sent again.
+func (a *asker) rpcConfig() oncrpc.ClientConfig {
+	config := oncrpc.ClientConfig{MaxReply: a.maxReply}
+	if a.pinging {
+		config.FirstWait, config.LongestWait, config.MaxCalls = 2*a.opt.timeout, 2*a.opt.timeout, maxPings
+	}
+	return config
+}
+
+// maxPings is the number of pings that may be on their way: at the shortest interval, those of 40 s.
+const maxPings = 4096

@@ -41,7 +41,7 @@ func TestLists(t *testing.T) {
 
 func TestEmptyLists(t *testing.T) {
 	w := testWorld(t)
-	empty := answer(xdr.AppendBool(nil, false))
+	empty := answering(xdr.AppendBool(nil, false))
 	portmapper(t, &w, map[uint32]oncrpc.Procedures{
 		2: {rpcbind.ProcDump: empty}, 3: {rpcbind.ProcDump: empty}, 4: {rpcbind.ProcGetAddrList: empty},
 	})
@@ -61,7 +61,7 @@ func TestDumpInAnotherVersion(t *testing.T) {
 	for _, m := range []rpcbind.Mapping{{Program: 100003, Version: 3, Prot: 6, Port: 2049}, {Program: 7, Version: 1, Prot: 132, Port: 9}} {
 		mappings = rpcbind.AppendMappingElement(mappings, m)
 	}
-	portmapper(t, &old, map[uint32]oncrpc.Procedures{2: {rpcbind.ProcDump: answer(xdr.AppendBool(mappings, false))}})
+	portmapper(t, &old, map[uint32]oncrpc.Procedures{2: {rpcbind.ProcDump: answering(xdr.AppendBool(mappings, false))}})
 	expect(t, old, "127.0.0.1", said{stdout: `   program version netid     address                service    owner
     100003    3    tcp       0.0.0.0.8.1            nfs        unknown
          7    1    132       0.0.0.0.0.9            -          unknown
@@ -101,10 +101,10 @@ func TestRefusals(t *testing.T) {
 
 func TestAddresses(t *testing.T) {
 	w := testWorld(t)
-	var asked rpcbind.RPCB
+	questions := make(chan rpcbind.RPCB, 1)
 	list := func(_ context.Context, r *oncrpc.Request, dst []byte) ([]byte, error) {
 		d := r.Decoder()
-		asked = rpcbind.ReadRPCB(&d, maxString)
+		questions <- rpcbind.ReadRPCB(&d, maxString)
 		for i, netid := range []rpcbind.Netid{"udp", "tcp"} {
 			tr, _ := netid.Transport()
 			tr.Semantics = uint32(i + 1)
@@ -116,7 +116,7 @@ func TestAddresses(t *testing.T) {
 	expect(t, w, "-l 127.0.0.1 nfs 3", said{stdout: "   program vers  tp_family/name/class    address\t\t  service\n" +
 		"    100003  3    inet/udp/clts           127.0.0.1.8.1            nfs          \n" +
 		"    100003  3    inet/tcp/cots           127.0.0.1.8.1            nfs          \n"})
-	if asked.Program != 100003 || asked.Version != 3 || asked.Netid != "tcp" || !strings.HasPrefix(asked.Addr, "127.0.0.1.") {
+	if asked := <-questions; asked.Program != 100003 || asked.Version != 3 || asked.Netid != "tcp" || !strings.HasPrefix(asked.Addr, "127.0.0.1.") {
 		t.Errorf("asked for %+v", asked)
 	}
 }
@@ -132,7 +132,7 @@ func TestStatistics(t *testing.T) {
 		s[i].Lookups = []rpcbind.LookupStats{{Program: 100003, Version: 3, Success: 11, Failure: 2, Netid: "tcp"}}
 		s[i].Remote = []rpcbind.RemoteStats{{Program: 5, Version: 1, Procedure: 2, Success: 3, Failure: 4, Indirect: 5, Netid: "udp"}}
 	}
-	portmapper(t, &w, map[uint32]oncrpc.Procedures{4: {rpcbind.ProcGetStat: answer(rpcbind.AppendStats(nil, s))}})
+	portmapper(t, &w, map[uint32]oncrpc.Procedures{4: {rpcbind.ProcGetStat: answering(rpcbind.AppendStats(nil, s))}})
 	expect(t, w, "-m", said{stdout: statisticsText})
 	expect(t, w, "-m -T nosuch 127.0.0.1", said{stdout: statisticsText})
 }

@@ -8,9 +8,9 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
+
+	"golang.org/x/term"
 )
 
 // Exit codes, those of rpcinfo(8): there are no others.
@@ -20,16 +20,15 @@ const (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args, newWorld())
-	stop()
-	os.Exit(code)
+	os.Exit(run(context.Background(), os.Args, newWorld()))
 }
 
 // world is what a run sees of the machine: tests have their own.
 type world struct {
+	stdin          io.Reader
 	stdout, stderr io.Writer
 	terminal       bool // stderr is one
+	columns        func() int
 	getenv         func(string) string
 	rpcFile        string // names of programs
 	netconfigFile  string // transports
@@ -39,19 +38,13 @@ type world struct {
 
 func newWorld() world {
 	return world{
-		stdout: os.Stdout, stderr: os.Stderr, terminal: isTerminal(os.Stderr), getenv: os.Getenv,
+		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, terminal: term.IsTerminal(int(os.Stderr.Fd())), getenv: os.Getenv,
+		columns: func() int {
+			columns, _, _ := term.GetSize(int(os.Stderr.Fd()))
+			return columns
+		},
 		rpcFile: "/etc/rpc", netconfigFile: "/etc/netconfig", socket: socketPath, port: portmapperPort,
 	}
-}
-
-// isTerminal tells whether a person may be reading. The null device is none.
-func isTerminal(f *os.File) bool {
-	info, err := f.Stat()
-	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
-		return false
-	}
-	null, err := os.Stat(os.DevNull)
-	return err != nil || !os.SameFile(info, null)
 }
 
 // Errors that aren't the text of a line.
@@ -70,19 +63,22 @@ func run(ctx context.Context, argv []string, w world) int {
 	if err == nil {
 		err = start(ctx, filepath.Base(name), o, w)
 	}
-	return report(err, w.stderr)
+	return report(err, w)
 }
 
 // report prints an error and returns the exit code.
-func report(err error, stderr io.Writer) int {
+func report(err error, w world) int {
 	switch {
 	case err == nil:
 		return exitOK
 	case errors.Is(err, errUsage):
-		_, _ = io.WriteString(stderr, usageText)
+		_, _ = io.WriteString(w.stderr, usageText)
 	case errors.Is(err, errFailed):
 	default:
-		fmt.Fprintf(stderr, "%s\n", printable(err.Error()))
+		fmt.Fprintf(w.stderr, "%s\n", printable(err.Error()))
+		if hint := hintOf(err); hint != "" && w.terminal {
+			fmt.Fprintf(w.stderr, "(%s)\n", printable(hint))
+		}
 	}
 	return exitFailed
 }

@@ -94,8 +94,8 @@ func serve(t testing.TB, s *oncrpc.Server) uint16 {
 	return 0
 }
 
-// answer makes a procedure that answers these octets.
-func answer(results []byte) oncrpc.Handler {
+// answering makes a procedure that answers these octets.
+func answering(results []byte) oncrpc.Handler {
 	return func(_ context.Context, _ *oncrpc.Request, dst []byte) ([]byte, error) {
 		return append(dst, results...), nil
 	}
@@ -107,5 +107,5 @@ func dumped(list ...rpcbind.RPCB) oncrpc.Procedures {
 	for _, b := range list {
 		results = rpcbind.AppendRPCBElement(results, b)
 	}
-	return oncrpc.Procedures{rpcbind.ProcDump: answer(xdr.AppendBool(results, false))}
+	return oncrpc.Procedures{rpcbind.ProcDump: answering(xdr.AppendBool(results, false))}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -31,6 +32,9 @@ const (
 // the kernel gives up after two minutes.
 const defaultTimeout = 10 * time.Second
 
+// shortestInterval is the shortest time between two pings, or two looks at a portmapper.
+const shortestInterval = 10 * time.Millisecond
+
 // options are what the arguments say.
 type options struct {
 	mode     mode
@@ -41,14 +45,24 @@ type options struct {
 	timeout  time.Duration
 	// hasTimeout says that the user chose it.
 	hasTimeout bool
-	operands   []string
+	json       bool
+	watch      bool
+	ping       bool
+	count      int           // of pings, or of looks after the first; 0 is no end
+	interval   time.Duration // between them; 0 is the default
+
+	operands  []string
+	hostsFile string
+	hosts     []string // to be asked; none is this one
+	args      []string // the operands that name a program and a version
 }
 
 // parse reads the arguments.
 func parse(name string, args []string, w world) (*options, error) {
 	o := &options{timeout: defaultTimeout}
 	g := getopt{name: name, short: "a:bdlmn:pstT:u", posix: w.getenv("POSIXLY_CORRECT") != "", stderr: w.stderr,
-		long: map[string]string{"timeout": "DURATION", "help": "", "version": ""}}
+		long: map[string]string{"timeout": "DURATION", "hosts": "FILE", "json": "", "watch": "", "ping": "", "count": "N",
+			"interval": "DURATION", "help": "", "version": ""}}
 	conflict := false
 	choose := func(m mode) {
 		conflict = conflict || o.mode != modeNone
@@ -63,13 +77,14 @@ func parse(name string, args []string, w world) (*options, error) {
 			o.port, err = parsePort(value)
 		case "T":
 			o.netid, o.hasNetid = value, true
-		case "timeout":
-			o.hasTimeout = true
-			o.timeout, err = parseDuration("--timeout", value)
 		case "help", "version":
 			o.mode, conflict = mode("--"+name), false
 		default:
-			choose(mode("-" + name))
+			if len(name) == 1 {
+				choose(mode("-" + name))
+				break
+			}
+			err = o.setLong(name, value)
 		}
 		return err
 	})
@@ -81,12 +96,77 @@ func parse(name string, args []string, w world) (*options, error) {
 		return o, nil
 	case g.wrong || conflict || o.mode == modeAddress && !o.hasNetid || o.mode == modeMappings && o.port != 0:
 		return nil, errUsage
-	case o.mode == modeNone && len(operands) > 1:
-		o.mode = modeProgram
-	case o.mode == modeNone:
-		o.mode = modeDump
 	}
-	return o, nil
+	return o, o.complete()
+}
+
+// setLong sets an option that rpcinfo(8) doesn't have.
+func (o *options) setLong(name, value string) (err error) {
+	switch name {
+	case "timeout":
+		o.hasTimeout = true
+		o.timeout, err = parseDuration("--timeout", value)
+	case "interval":
+		o.interval, err = parseDuration("--interval", value)
+	case "count":
+		if o.count, err = strconv.Atoi(value); err != nil || o.count < 1 {
+			err = fmt.Errorf("rpcinfo: --count %s: give a number from 1 on", value)
+		}
+	case "hosts":
+		o.hostsFile = value
+	case "json":
+		o.json = true
+	case "watch":
+		o.watch = true
+	case "ping":
+		o.ping = true
+	}
+	return err
+}
+
+// complete finds out what the operands are.
+func (o *options) complete() error {
+	if o.mode == modeNone {
+		o.mode = modeDump
+		if len(o.operands) > 1 || o.hostsFile != "" && o.hasNetid && len(o.operands) > 0 {
+			o.mode = modeProgram
+		}
+	}
+	least, most := 1, 2
+	o.args = o.operands
+	switch o.mode {
+	case modeDump, modeShort, modeMappings, modeStats:
+		o.hosts, o.args, least = o.operands, nil, 0
+	case modeTCP, modeUDP, modeProgram, modeAddresses:
+		if o.hostsFile == "" && len(o.operands) > 0 {
+			o.hosts, o.args = o.operands[:1], o.operands[1:]
+		}
+	}
+	if o.mode == modeAddresses || o.mode == modeBroadcast || o.mode == modeDelete {
+		least = 2
+	}
+	if len(o.args) < least || len(o.args) > most || o.mode == modeProgram && !o.hasNetid {
+		return errUsage
+	}
+	return o.fit()
+}
+
+// fit tells of options that don't fit the mode.
+func (o *options) fit() error {
+	calls := o.mode == modeTCP || o.mode == modeUDP || o.mode == modeProgram || o.mode == modeAddress
+	switch {
+	case o.hostsFile != "" && (o.mode == modeAddress || o.mode == modeBroadcast || o.mode == modeDelete):
+		return fmt.Errorf("rpcinfo: --hosts: %s asks no host; see --help", o.mode)
+	case o.ping && !calls:
+		return errors.New("rpcinfo: --ping: tell what to call by -u, -t, -T or -a; see --help")
+	case o.watch && (o.mode != modeDump || len(o.hosts) > 1 || o.hostsFile != ""):
+		return errors.New("rpcinfo: --watch: it lists the registrations of one host, without -s, -p and the like; see --help")
+	case !o.watch && !o.ping && (o.count != 0 || o.interval != 0):
+		return errors.New("rpcinfo: --count and --interval are for --ping and --watch; see --help")
+	case o.interval != 0 && o.interval < shortestInterval:
+		return fmt.Errorf("rpcinfo: --interval: at least %v", shortestInterval)
+	}
+	return nil
 }
 
 func parsePort(s string) (uint16, error) {

@@ -22,7 +22,7 @@ func program(t *testing.T, w *world, versions ...uint32) (uaddr string) {
 		}
 	}
 	uaddr = rpcbind.UAddr(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), serve(t, &s)))
-	portmapper(t, w, map[uint32]oncrpc.Procedures{4: {rpcbind.ProcGetAddr: answer(xdr.AppendString(nil, uaddr))}})
+	portmapper(t, w, map[uint32]oncrpc.Procedures{4: {rpcbind.ProcGetAddr: answering(xdr.AppendString(nil, uaddr))}})
 	return uaddr
 }
 
@@ -71,12 +71,12 @@ func TestProbeVersion0(t *testing.T) {
 	wise := testWorld(t)
 	program(t, &wise, 0, 1<<32-1)
 	expect(t, wise, "-t 127.0.0.1 nfs", said{code: 1,
-		stderr: "rpcinfo: program 100003 answers as version 0 and as version 4294967295: its versions can't be found out; name one\n"})
+		stderr: "rpcinfo: program 100003: the server has, or says it has, all versions from 0 to 4294967295; name one\n"})
 }
 
 func TestNotRegistered(t *testing.T) {
 	w := testWorld(t)
-	portmapper(t, &w, map[uint32]oncrpc.Procedures{4: {rpcbind.ProcGetAddr: answer(xdr.AppendString(nil, ""))}})
+	portmapper(t, &w, map[uint32]oncrpc.Procedures{4: {rpcbind.ProcGetAddr: answering(xdr.AppendString(nil, ""))}})
 	expect(t, w, "-u 127.0.0.1 nfs", said{stderr: "127.0.0.1: RPC: Program not registered\n", code: 1})
 	expect(t, w, "-T tcp 127.0.0.1 nfs", said{stderr: "rpcinfo: RPC: Program not registered\n", code: 1})
 	expect(t, w, "-p 127.0.0.1", said{stderr: "127.0.0.1: RPC: Program not registered\n", code: 1})
@@ -90,15 +90,15 @@ func TestFindByGetPort(t *testing.T) {
 		1:     {stderr: "rpcinfo: RPC: Remote system error - Connection refused\n", code: 1},
 	} {
 		w := testWorld(t)
-		var asked rpcbind.Mapping
+		asked := make(chan rpcbind.Mapping, 10)
 		portmapper(t, &w, map[uint32]oncrpc.Procedures{2: {rpcbind.ProcGetPort: func(_ context.Context, r *oncrpc.Request, dst []byte) ([]byte, error) {
 			d := r.Decoder()
-			asked = rpcbind.ReadMapping(&d)
+			asked <- rpcbind.ReadMapping(&d)
 			return xdr.AppendUint32(dst, port), nil
 		}}})
 		expect(t, w, "-T tcp 127.0.0.1 nfs 3", want)
-		if want := (rpcbind.Mapping{Program: 100003, Version: 3, Prot: rpcbind.ProtTCP}); asked != want {
-			t.Errorf("asked for %+v, want %+v", asked, want)
+		if want := (rpcbind.Mapping{Program: 100003, Version: 3, Prot: rpcbind.ProtTCP}); <-asked != want {
+			t.Errorf("didn't ask for %+v", want)
 		}
 	}
 }

@@ -10,19 +10,18 @@ import (
 	"github.com/gportmap/gportmap/pkg/xdr"
 )
 
-// stats shows the portmapper's statistics.
-func (a *asker) stats(ctx context.Context) error {
-	a.opt.hasNetid = false // as in rpcinfo(8), -T isn't heeded here
-	c, err := a.dialListed(ctx, a.opt.operands[:min(1, len(a.opt.operands))])
+// stats shows the portmapper's statistics. As in rpcinfo(8), -T isn't heeded here.
+func (a *asker) stats(ctx context.Context) (answer, error) {
+	c, err := a.dialListed(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer c.close()
 	s, failed := c.stats(ctx)
 	if failed != nil {
-		return notCalled("rpcinfo: can't contact rpcbind: ", failed)
+		return nil, notCalled("rpcinfo: can't contact rpcbind: ", failed)
 	}
-	return a.print(statsText(s, a.names))
+	return counted{a.host, s}, nil
 }
 
 func (c *client) stats(ctx context.Context) (s *rpcbind.Stats, failed *rpcError) {
@@ -40,8 +39,15 @@ var statsHeads = map[uint32][]string{
 // statsLine is the number of procedures on a line.
 const statsLine = 9
 
-func statsText(s *rpcbind.Stats, n names) string {
+// counted are the statistics of a host.
+type counted struct {
+	host  string
+	stats *rpcbind.Stats
+}
+
+func (c counted) text(n names) string {
 	var b strings.Builder
+	s := c.stats
 	v2, v3, v4 := s.Of(rpcbind.PMAPVers), s.Of(rpcbind.RPCBVers3), s.Of(rpcbind.RPCBVers4)
 	b.WriteString("PORTMAP (version 2) statistics\n")
 	writeCounts(&b, rpcbind.PMAPVers, v2)

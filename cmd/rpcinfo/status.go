@@ -78,16 +78,12 @@ func (e *rpcError) called() string {
 	return s
 }
 
-// explained is the text of a failure with everything that is known about it.
-func (e *rpcError) explained() string {
-	s := e.called()
-	if e.status == systemError || e.status == pmapFailure {
-		s = e.created()
+// hint is what neither text tells.
+func (e *rpcError) hint() string {
+	if e.status == cantDecodeResult {
+		return "" // called tells it
 	}
-	if e.detail != "" && !strings.Contains(s, e.detail) {
-		s += ": " + e.detail
-	}
-	return printable(s)
+	return e.detail
 }
 
 // authText returns libtirpc's text of an auth_stat.
