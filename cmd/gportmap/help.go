@@ -20,6 +20,8 @@ const helpText = `Usage: NAME [flags]                        serve, in the backg
        NAME stop [flags]                   end the daemon, and return when it has ended
        NAME reload [flags]                 let it read its configuration again (SIGHUP)
        NAME check-config [FILE] [flags]    tell whether a daemon would take this configuration
+       NAME explain [flags] CALLER PROCEDURE [PROGRAM [VERSION [NETID [ADDRESS]]]]
+                                           tell which rule decides about a call and what it would be answered
 
 NAME maps RPC program numbers to addresses (RFC 1833), in place of rpcbind and portmap.
 

@@ -18,6 +18,8 @@ type key struct {
 	set   func(o *options, values []string) error
 }
 
+func (k key) takesValue() bool { return k.form != config.Boolean }
+
 // keys are all settings.
 func keys() []key {
 	list := []key{

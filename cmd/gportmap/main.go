@@ -35,6 +35,8 @@ func run(name string, args []string, stdout, stderr io.Writer) int {
 			return takeOver(name, args, stdout, stderr)
 		case "check-config":
 			return checkConfig(name, args, stdout, stderr)
+		case "explain":
+			return explain(name, args, stdout, stderr)
 		}
 		if c, ok := controls()[args[0]]; ok {
 			return c.control(name, args, stdout, stderr)

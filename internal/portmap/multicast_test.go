@@ -44,7 +44,7 @@ func TestGroupsGetNoErrors(t *testing.T) {
 // changesTable tells whether the second of two like calls may be answered otherwise than the first.
 func changesTable(call []byte) bool {
 	c, err := oncrpc.ParseCall(call)
-	return err == nil && (classOf(c.Procedure) == Register || c.Procedure == 12)
+	return err == nil && (ClassOf(c.Procedure) == Register || c.Procedure == 12)
 }
 
 // silentPolicy answers no datagrams.
@@ -108,10 +108,10 @@ func TestEveryProcedureAsksThePolicy(t *testing.T) {
 				switch {
 				case proc == 5 && transport.Datagram():
 					want = nil // CALLIT, BCAST
-				case classOf(proc) == Remote && !transport.Datagram():
+				case ClassOf(proc) == Remote && !transport.Datagram():
 					continue // not there
 				}
-				byClass := refusingPolicy{classes: map[Class]bool{classOf(proc): true}}
+				byClass := refusingPolicy{classes: map[Class]bool{ClassOf(proc): true}}
 				relay := new(fakeRelay)
 				p := newSubjectWith(t, Config{Policy: byClass, Relay: relay}, registered...)
 				wantReply(t, p, from, call, want)
@@ -120,7 +120,7 @@ func TestEveryProcedureAsksThePolicy(t *testing.T) {
 				}
 				p = newSubjectWith(t, Config{Policy: refusingPolicy{progs: map[uint32]bool{prog: true}}, Relay: relay}, registered...)
 				wantReply(t, p, from, call, want)
-				if classOf(proc) == Remote {
+				if ClassOf(proc) == Remote {
 					p = newSubjectWith(t, Config{Policy: refusingPolicy{classes: map[Class]bool{Lookup: true}}, Relay: relay}, registered...)
 					wantReply(t, p, from, call, want)
 				}

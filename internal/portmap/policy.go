@@ -16,8 +16,8 @@ const (
 	Remote                // CALLIT, BCAST, INDIRECT
 )
 
-// classOf returns the class of a procedure, which has the same number in every version that has it.
-func classOf(proc uint32) Class {
+// ClassOf returns the class of a procedure, which has the same number in every version that has it.
+func ClassOf(proc uint32) Class {
 	switch proc {
 	case rpcbind.ProcSet, rpcbind.ProcUnset:
 		return Register
@@ -61,7 +61,7 @@ func namesProgram(proc uint32) bool {
 
 // permits tells whether the caller may make this call, about a program.
 func (p *Portmapper) permits(r *request, prog uint32) bool {
-	return p.policy.Permits(r.from, classOf(r.Procedure), prog)
+	return p.policy.Permits(r.from, ClassOf(r.Procedure), prog)
 }
 
 // appendRefused answers a call that isn't permitted.

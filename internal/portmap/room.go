@@ -35,7 +35,7 @@ func (p *Portmapper) room(r *request) int {
 	if !r.from.Transport.Datagram() {
 		return math.MaxInt
 	}
-	if p.policy.MayAmplify(r.from, classOf(r.Procedure)) {
+	if p.policy.MayAmplify(r.from, ClassOf(r.Procedure)) {
 		return MaxDatagram
 	}
 	room := r.size
