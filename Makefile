@@ -46,7 +46,7 @@ test-kernel: bed ## as root on Debian: with the NFS server of Debian's kernel, i
 
 # What these two copy into their machines.
 bed:
-	@CGO_ENABLED=0 $(GO) build -o bin/bed/ ./internal/bed/callers
+	@CGO_ENABLED=0 $(GO) build -o bin/bed/ ./internal/bed/callers ./cmd/gportmap
 
 fuzz: ## each fuzz target for FUZZTIME (5s)
 	@set -e; for pkg in $$($(GO) list ./...); do \

@@ -63,7 +63,7 @@ var rooms = map[string]room{
 	"internal/admin": {ours: []string{"pkg/...", "internal/metrics", "internal/portmap"}, never: []string{"net/http/..."}},
 
 	"internal/daemon":         {ours: []string{"..."}},
-	"internal/daemon/logging": {},
+	"internal/daemon/logging": {ours: []string{"internal/sys"}},
 	"cmd/gportmap":            {ours: []string{"pkg/...", "internal/daemon", "internal/daemon/logging", "internal/admin", "internal/config", "internal/access"}},
 	"cmd/rpcinfo":             {ours: []string{"pkg/..."}},
 

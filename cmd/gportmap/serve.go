@@ -30,7 +30,7 @@ func serve(name string, o options, stderr io.Writer) int {
 	// Files that we make have the modes that we say, whatever whoever started us works with.
 	syscall.Umask(0o022)
 
-	sink, level := logging.Stderr(os.Stderr), slog.LevelInfo
+	sink, level := logging.Stderr(os.Stderr, name), slog.LevelInfo
 	if background {
 		sink = logging.Syslog(name)
 		o.Ready = daemon.Detach

@@ -27,7 +27,7 @@ func observer(log *slog.Logger) func(from portmap.Caller, call, reply []byte) {
 		message := "call of another program"
 		if c.Program == rpcbind.Program {
 			message = rpcbind.ProcedureName(c.Version, c.Procedure)
-			attrs = append(attrs, slog.Uint64("v", uint64(c.Version)))
+			attrs = append(attrs, slog.Uint64("v", uint64(c.Version)), slog.String("RPC_PROC", message))
 			attrs = append(attrs, arguments(c)...)
 		} else {
 			attrs = append(attrs, slog.Uint64("program", uint64(c.Program)), slog.Uint64("version", uint64(c.Version)))

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/gportmap/gportmap/internal/admin"
+	"github.com/gportmap/gportmap/internal/daemon/logging"
 	"github.com/gportmap/gportmap/internal/instance"
 	"github.com/gportmap/gportmap/internal/portmap"
 	"github.com/gportmap/gportmap/internal/registry"
@@ -151,7 +152,7 @@ func serve(ctx context.Context, c Config, sockets []*sys.Socket, table *registry
 	table.SetLimits(c.Limits.table())
 	report := &reporter{
 		log: c.Log, version: c.Version, started: time.Now(), listeners: names(sockets), table: table, state: state, dir: c.stateDir(),
-		dead: newDeadServers(c.Log, host.isOwn), recorder: admin.NewRecorder(nil),
+		dead: newDeadServers(c.Log, host.isOwn), recorder: admin.NewRecorder(refusals(c.Log)),
 	}
 	pm := portmap.Config{
 		Table:   table,
@@ -220,7 +221,7 @@ func serve(ctx context.Context, c Config, sockets []*sys.Socket, table *registry
 			}
 		}
 		h.ready()
-		c.Log.Info("started: serving "+describe(sockets), "pid", os.Getpid())
+		c.Log.Info("started: serving "+describe(sockets), "pid", os.Getpid(), logging.MessageID, logging.IDStarted)
 		watching.Go(func() { h.run(serving, c.Hangups) })
 	})
 	stop()
@@ -228,7 +229,7 @@ func serve(ctx context.Context, c Config, sockets []*sys.Socket, table *registry
 	if err = errors.Join(unready, err); err != nil {
 		return WithExitCode(ExitSystem, err)
 	}
-	c.Log.Info("stopped")
+	c.Log.Info("stopped", logging.MessageID, logging.IDStopped)
 	return nil
 }
 

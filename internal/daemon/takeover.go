@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/gportmap/gportmap/internal/daemon/logging"
 	"github.com/gportmap/gportmap/internal/instance"
 	"github.com/gportmap/gportmap/internal/registry"
 	"github.com/gportmap/gportmap/internal/sys"
@@ -264,7 +265,7 @@ func (t *takeover) ready(next func() error) func() error {
 	}
 	return func() error {
 		text := t.describe(time.Since(t.ordered))
-		t.config.Log.Info(text)
+		t.config.Log.Info(text, logging.MessageID, logging.IDTaken, "UNIT", strings.Join(t.from.Units(), " "))
 		if t.config.TakenOver != nil {
 			t.config.TakenOver(text)
 		}

@@ -42,6 +42,9 @@ const (
 	bootFile = "boot_id" // which boot the lists are of; none on a file system in memory, which doesn't outlive it
 )
 
+// StateFailureID is the MESSAGE_ID of the journal's records that the state can't be written.
+const StateFailureID = "73d460582a664f9c857ff44b13f3af0f"
+
 // Account is a user and its group.
 type Account struct{ UID, GID uint32 }
 
@@ -188,7 +191,7 @@ func (s *Store) note(err error) {
 	case err != nil && s.failure == nil:
 		s.cfg.Log.Error("the state can't be written: registrations are served, but those not written are lost when this "+
 			"process ends; see that there is room and that the directory may be written, it is tried again all the time",
-			"dir", s.cfg.Dir, "error", err)
+			"dir", s.cfg.Dir, "error", err, "MESSAGE_ID", StateFailureID)
 		select {
 		case s.trouble <- struct{}{}:
 		default:

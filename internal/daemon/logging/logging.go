@@ -10,6 +10,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -37,16 +38,21 @@ type Handler struct {
 	level  slog.Level
 	prefix string // of keys: the open groups
 	attrs  string // formatted, each behind a space
+	fields []Field
 }
 
 type line struct {
-	at    time.Time
-	level slog.Level
-	text  string
+	at     time.Time
+	level  slog.Level
+	text   string
+	kind   string // the message without attributes
+	fields []Field
 }
 
 type queue struct {
 	sink    Sink
+	fields  FieldSink // the sink, if it takes fields
+	repeats repeats
 	lines   chan line
 	dropped atomic.Uint64
 	stop    chan struct{}
@@ -57,6 +63,7 @@ type queue struct {
 // New returns a Handler for records of at least this level. Its Close flushes and ends its goroutine.
 func New(sink Sink, level slog.Level) *Handler {
 	q := &queue{sink: sink, lines: make(chan line, queueLines), stop: make(chan struct{}), done: make(chan struct{})}
+	q.fields, _ = sink.(FieldSink)
 	go q.write()
 	return &Handler{queue: q, level: level}
 }
@@ -73,16 +80,24 @@ func (h *Handler) Close() {
 
 func (q *queue) write() {
 	defer close(q.done)
+	var over <-chan time.Time
 	for {
 		select {
 		case l := <-q.lines:
 			q.writeLine(l)
+			if over == nil {
+				over = q.repeats.wait()
+			}
+		case <-over:
+			q.reportRepeats(time.Now())
+			over = q.repeats.wait()
 		case <-q.stop:
 			for {
 				select {
 				case l := <-q.lines:
 					q.writeLine(l)
 				default:
+					q.reportRepeats(time.Time{})
 					q.reportDropped()
 					return
 				}
@@ -93,8 +108,24 @@ func (q *queue) write() {
 
 // writeLine ignores errors: there is nowhere left to report them.
 func (q *queue) writeLine(l line) {
-	_ = q.sink.WriteLine(l.at, l.level, l.text)
+	if q.repeats.pass(l) {
+		q.sendLine(l)
+	}
 	q.reportDropped()
+}
+
+func (q *queue) sendLine(l line) {
+	if q.fields != nil {
+		_ = q.fields.WriteFields(l.at, l.level, l.text, l.fields)
+		return
+	}
+	_ = q.sink.WriteLine(l.at, l.level, l.text)
+}
+
+func (q *queue) reportRepeats(now time.Time) {
+	for _, l := range q.repeats.due(now) {
+		q.sendLine(l)
+	}
 }
 
 func (q *queue) reportDropped() {
@@ -120,11 +151,20 @@ func (h *Handler) Handle(_ context.Context, r slog.Record) error {
 	var b strings.Builder
 	appendEscaped(&b, r.Message)
 	b.WriteString(h.attrs)
+	var fields []Field
+	if h.queue.fields != nil {
+		fields = append(fields, h.fields...)
+	}
 	r.Attrs(func(a slog.Attr) bool {
 		appendAttr(&b, h.prefix, a)
+		if h.queue.fields != nil {
+			if f, ok := fieldOf(a); ok && h.prefix == "" {
+				fields = append(fields, f)
+			}
+		}
 		return true
 	})
-	h.queue.put(line{at: r.Time, level: r.Level, text: b.String()})
+	h.queue.put(line{at: r.Time, level: r.Level, text: b.String(), kind: Escape(r.Message), fields: fields})
 	return nil
 }
 
@@ -132,10 +172,14 @@ func (h *Handler) Handle(_ context.Context, r slog.Record) error {
 func (h *Handler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	var b strings.Builder
 	b.WriteString(h.attrs)
+	fields := slices.Clone(h.fields)
 	for _, a := range attrs {
 		appendAttr(&b, h.prefix, a)
+		if f, ok := fieldOf(a); ok && h.prefix == "" {
+			fields = append(fields, f)
+		}
 	}
-	return &Handler{queue: h.queue, level: h.level, prefix: h.prefix, attrs: b.String()}
+	return &Handler{queue: h.queue, level: h.level, prefix: h.prefix, attrs: b.String(), fields: fields}
 }
 
 // WithGroup returns a Handler that puts the name and a dot before the keys of further attributes.
@@ -143,7 +187,7 @@ func (h *Handler) WithGroup(name string) slog.Handler {
 	if name == "" {
 		return h
 	}
-	return &Handler{queue: h.queue, level: h.level, prefix: h.prefix + name + ".", attrs: h.attrs}
+	return &Handler{queue: h.queue, level: h.level, prefix: h.prefix + name + ".", attrs: h.attrs, fields: h.fields}
 }
 
 // appendAttr appends " key=value", and a group's attributes one by one.
@@ -158,7 +202,7 @@ func appendAttr(b *strings.Builder, prefix string, a slog.Attr) {
 		}
 		return
 	}
-	if a.Key == "" {
+	if a.Key == "" || onlyField(a.Key) {
 		return
 	}
 	b.WriteByte(' ')

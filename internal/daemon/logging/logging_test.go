@@ -170,7 +170,7 @@ func TestIsJournal(t *testing.T) {
 			t.Errorf("isJournal(%q) = %v, want %v", c.stream, got, c.want)
 		}
 		t.Setenv("JOURNAL_STREAM", c.stream)
-		if _, got := Stderr(w).(journal); got != c.want {
+		if _, got := Stderr(w, "x").(*nativeJournal); got != c.want {
 			t.Errorf("Stderr with JOURNAL_STREAM=%q: journal %v, want %v", c.stream, got, c.want)
 		}
 	}

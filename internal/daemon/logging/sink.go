@@ -26,10 +26,10 @@ func priority(level slog.Level) syslog.Priority {
 	return syslog.LOG_DEBUG
 }
 
-// Stderr returns the Sink for a standard error: [Journal] if systemd's journal reads it, else [Text].
-func Stderr(f *os.File) Sink {
+// Stderr returns the Sink for a standard error: [NativeJournal] if systemd's journal reads it, else [Text].
+func Stderr(f *os.File, tag string) Sink {
 	if isJournal(f, os.Getenv("JOURNAL_STREAM")) {
-		return Journal(f)
+		return NativeJournal(tag, Journal(f))
 	}
 	return Text(f)
 }
