@@ -33,8 +33,9 @@ type asker struct {
 
 // start does what the options say.
 func start(ctx context.Context, name string, o *options, w world) error {
-	a := &asker{opt: o, world: w, name: name, names: readNames(w.rpcFile),
-		nets: readTransports(w.netconfigFile, w.getenv("NETPATH")), out: w.stdout, errs: w.stderr}
+	a := &asker{opt: o, world: w, name: name, names: readNames(w.rpcFile), out: w.stdout, errs: w.stderr}
+	a.nets = readTransports(w.netconfigFile)
+	a.nets.netpath, a.nets.hasNetpath = w.lookupEnv("NETPATH")
 	switch o.mode {
 	case modeHelp:
 		return a.print(helpText)

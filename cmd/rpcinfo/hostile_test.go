@@ -241,3 +241,87 @@ func harmless(t *testing.T, text string) {
 		}
 	}
 }
+
+// FuzzOctets lets servers answer any octets at all, over a local socket, TCP and UDP: with the call's xid in them, or without.
+func FuzzOctets(f *testing.F) {
+	reply := oncrpc.AppendAccepted(nil, 0, oncrpc.Success)
+	record := oncrpc.BeginRecord(nil)
+	record = append(append(record, reply...), 0, 0, 0, 0)
+	oncrpc.EndRecord(record, 0)
+	w := testWorld(f)
+	var now atomic.Pointer[[]byte]
+	anything := &anythingServer{say: func(xid []byte, at int) []byte {
+		octets := bytes.Clone(*now.Load())
+		if len(octets) >= at+4 && octets[len(octets)-1]&1 == 0 {
+			copy(octets[at:], xid)
+		}
+		return octets
+	}}
+	w.port = anything.serve(f, w.socket)
+	uaddr := rpcbind.UAddr(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), w.port))
+	modes := []string{"-s", "-m", "-a " + uaddr + " -T tcp 5", "-a " + uaddr + " -T udp 5 1", "-p", "-T udp 127.0.0.1", "-l 127.0.0.1 5 1"}
+	for i := range modes {
+		f.Add(i, record)
+		f.Add(i, append(reply, 0, 0, 0, 0))
+		f.Add(i, []byte("\x7f\xff\xff\xff\x00"))
+		f.Add(i, []byte("SSH-2.0-OpenSSH_9.2p1\r\n"))
+	}
+	f.Fuzz(func(t *testing.T, mode int, octets []byte) {
+		if len(octets) > 2000 {
+			return
+		}
+		now.Store(&octets)
+		got := runIn(t, w, "--timeout 50ms "+modes[(mode%len(modes)+len(modes))%len(modes)])
+		if got.code != exitOK && got.code != exitFailed {
+			t.Errorf("exit code %d", got.code)
+		}
+		harmless(t, got.stdout+got.stderr)
+	})
+}
+
+// anythingServer answers each call by what say returns, which is told the call's xid and where that stands in a reply, and
+// then hangs up.
+type anythingServer struct {
+	say func(xid []byte, at int) []byte
+}
+
+func (s *anythingServer) serve(t testing.TB, socket string) uint16 {
+	t.Helper()
+	local, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, packets := listenBoth(t)
+	t.Cleanup(func() { _, _, _ = local.Close(), stream.Close(), packets.Close() })
+	go s.accept(local)
+	go s.accept(stream)
+	go func() {
+		buf := make([]byte, 2000)
+		for {
+			n, from, err := packets.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			if n >= 4 {
+				_, _ = packets.WriteTo(s.say(buf[:4], 0), from)
+			}
+		}
+	}()
+	return netip.MustParseAddrPort(stream.Addr().String()).Port()
+}
+
+func (s *anythingServer) accept(l net.Listener) {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer conn.Close()
+			buf := make([]byte, 2000)
+			if n, err := conn.Read(buf); err == nil && n >= 8 {
+				_, _ = conn.Write(s.say(buf[4:8], 4))
+			}
+		}()
+	}
+}

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -27,9 +28,10 @@ func main() {
 type world struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
+	buffered       bool // stdout is no terminal
 	terminal       bool // stderr is one
 	columns        func() int
-	getenv         func(string) string
+	lookupEnv      func(string) (string, bool)
 	rpcFile        string // names of programs
 	netconfigFile  string // transports
 	socket         string // of this host's portmapper
@@ -38,7 +40,8 @@ type world struct {
 
 func newWorld() world {
 	return world{
-		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, terminal: term.IsTerminal(int(os.Stderr.Fd())), getenv: os.Getenv,
+		buffered: !term.IsTerminal(int(os.Stdout.Fd())),
+		stdin:    os.Stdin, stdout: os.Stdout, stderr: os.Stderr, terminal: term.IsTerminal(int(os.Stderr.Fd())), lookupEnv: os.LookupEnv,
 		columns: func() int {
 			columns, _, _ := term.GetSize(int(os.Stderr.Fd()))
 			return columns
@@ -60,10 +63,29 @@ func run(ctx context.Context, argv []string, w world) int {
 		name = argv[0]
 	}
 	o, err := parse(name, argv[min(1, len(argv)):], w)
-	if err == nil {
-		err = start(ctx, filepath.Base(name), o, w)
+	if err != nil {
+		return report(err, w)
 	}
-	return report(err, w)
+	flush := w.buffer(o)
+	code := report(start(ctx, filepath.Base(name), o, w), w)
+	if err := flush(); err != nil {
+		return report(fmt.Errorf("rpcinfo: %w", err), w)
+	}
+	return code
+}
+
+// stdoutBuffer is the size in octets of the buffer that stdio(3) gives a standard output that is no terminal.
+const stdoutBuffer = 4096
+
+// buffer makes standard output one as stdio(3) does it: then what goes wrong stands before the output where both go to the same
+// file. What takes its time is written when it is there.
+func (w *world) buffer(o *options) (flush func() error) {
+	if !w.buffered || o.watch || o.ping || o.mode == modeBroadcast || len(o.hosts) > 1 || o.hostsFile != "" {
+		return func() error { return nil }
+	}
+	b := bufio.NewWriterSize(w.stdout, stdoutBuffer)
+	w.stdout = b
+	return b.Flush
 }
 
 // report prints an error and returns the exit code.

@@ -26,8 +26,8 @@ func testWorld(t testing.TB) world {
 	t.Helper()
 	dir := t.TempDir()
 	return world{
-		getenv:  func(string) string { return "" },
-		rpcFile: filepath.Join(dir, "rpc"), netconfigFile: filepath.Join(dir, "netconfig"),
+		lookupEnv: func(string) (string, bool) { return "", false },
+		rpcFile:   filepath.Join(dir, "rpc"), netconfigFile: filepath.Join(dir, "netconfig"),
 		socket: filepath.Join(dir, "rpcbind.sock"), port: 1,
 	}
 }
@@ -76,22 +76,28 @@ func portmapper(t testing.TB, w *world, versions map[uint32]oncrpc.Procedures) {
 // serve serves TCP and UDP on one port of 127.0.0.1.
 func serve(t testing.TB, s *oncrpc.Server) uint16 {
 	t.Helper()
+	l, p := listenBoth(t)
+	go func() { _ = s.Serve(l) }()
+	go func() { _ = s.ServePacket(p) }()
+	return netip.MustParseAddrPort(l.Addr().String()).Port()
+}
+
+// listenBoth takes a port of 127.0.0.1 over TCP and UDP.
+func listenBoth(t testing.TB) (net.Listener, net.PacketConn) {
+	t.Helper()
 	for range 20 {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
 		p, err := net.ListenPacket("udp", l.Addr().String())
-		if err != nil {
-			_ = l.Close()
-			continue // the port is somebody's over UDP
+		if err == nil {
+			return l, p
 		}
-		go func() { _ = s.Serve(l) }()
-		go func() { _ = s.ServePacket(p) }()
-		return netip.MustParseAddrPort(l.Addr().String()).Port()
+		_ = l.Close() // the port is somebody's over UDP
 	}
 	t.Fatal("no port is free over both TCP and UDP")
-	return 0
+	return nil, nil
 }
 
 // answering makes a procedure that answers these octets.

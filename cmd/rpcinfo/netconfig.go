@@ -48,12 +48,12 @@ local tpi_cots_ord - loopback -   - -
 unix  tpi_cots_ord - loopback -   - -
 `
 
-func readTransports(path, netpath string) transports {
+func readTransports(path string) transports {
 	text := []byte(knownTransports)
 	if b, err := readAtMost(path, maxNamesFile); err == nil {
 		text = b
 	}
-	return transports{parseTransports(text), netpath, netpath != ""}
+	return transports{all: parseTransports(text)}
 }
 
 func parseTransports(text []byte) []transport {

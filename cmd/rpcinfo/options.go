@@ -60,7 +60,8 @@ type options struct {
 // parse reads the arguments.
 func parse(name string, args []string, w world) (*options, error) {
 	o := &options{timeout: defaultTimeout}
-	g := getopt{name: name, short: "a:bdlmn:pstT:u", posix: w.getenv("POSIXLY_CORRECT") != "", stderr: w.stderr,
+	_, posix := w.lookupEnv("POSIXLY_CORRECT")
+	g := getopt{name: name, short: "a:bdlmn:pstT:u", posix: posix, stderr: w.stderr,
 		long: map[string]string{"timeout": "DURATION", "hosts": "FILE", "json": "", "watch": "", "ping": "", "count": "N",
 			"interval": "DURATION", "help": "", "version": ""}}
 	conflict := false

@@ -85,7 +85,7 @@ func TestOptionsStandAnywhere(t *testing.T) {
 	if o := parsed(t, w, "-s - -- -p"); !slices.Equal(o.operands, []string{"-", "-p"}) || o.mode != modeShort {
 		t.Errorf("%+v", o)
 	}
-	w.getenv = func(name string) string { return map[string]string{"POSIXLY_CORRECT": "1"}[name] }
+	w.lookupEnv = func(name string) (string, bool) { return "", name == "POSIXLY_CORRECT" }
 	if o := parsed(t, w, "-s h -p"); !slices.Equal(o.operands, []string{"h", "-p"}) {
 		t.Errorf("with POSIXLY_CORRECT: %+v", o)
 	}
@@ -159,16 +159,21 @@ func TestTransports(t *testing.T) {
 		}
 		return strings.Join(all, " ")
 	}
-	if got := netids(readTransports(w.netconfigFile, "").toPortmapper()); got != "tcp tcp6 udp udp6" {
+	if got := netids(readTransports(w.netconfigFile).toPortmapper()); got != "tcp tcp6 udp udp6" {
 		t.Errorf("without a file and NETPATH: %s", got)
 	}
-	if got := netids(readTransports(w.netconfigFile, "udp6:nosuch:tcp6").path()); got != "udp6 tcp6" {
-		t.Errorf("of NETPATH: %s", got)
+	known := readTransports(w.netconfigFile)
+	for netpath, want := range map[string]string{"udp6:nosuch:tcp6": "udp6 tcp6", "": ""} {
+		known.netpath, known.hasNetpath = netpath, true
+		if got := netids(known.path()); got != want {
+			t.Errorf("of NETPATH=%s: %s", netpath, got)
+		}
 	}
 	if err := os.WriteFile(w.netconfigFile, []byte("#x\nudp6 tpi_clts v inet6 udp - -\nshort\ntcp tpi_cots - inet tcp - -\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s := readTransports(w.netconfigFile, "tcp")
+	s := readTransports(w.netconfigFile)
+	s.netpath, s.hasNetpath = "tcp", true
 	if got := netids(s.toPortmapper()); got != "tcp udp6" {
 		t.Errorf("with a file and NETPATH: %s", got)
 	}

@@ -60,6 +60,40 @@ func wrongCommands() []command {
 	return all
 }
 
+// otherCommands ask over the transports of NETPATH, and link-local addresses.
+func otherCommands() []command {
+	var all []command
+	for _, netpath := range []string{"udp", "tcp6", "udp6:tcp", "local", "nosuch:udp"} {
+		for _, words := range []string{"127.0.0.1", "::1", "-s localhost", "-m nosuch.invalid", "-l ::1 536870913 3", "-u ::1 100001", "-p 127.0.0.1"} {
+			c := line("rpcinfo " + words)
+			c.netpath = netpath
+			all = append(all, c)
+		}
+	}
+	linkLocal := bed.HostLinkLocal + "%" + bed.PeerInterface
+	for _, words := range []string{
+		linkLocal, "-p " + linkLocal, "-T tcp6 -s " + linkLocal, "-T tcp6 " + linkLocal + " 536870913 3", "-u " + linkLocal + " 536870913",
+		"-T tcp6 -l " + linkLocal + " 536870913 3", "-T udp " + linkLocal + " 100000",
+	} {
+		c := line("rpcinfo " + words)
+		c.remote = true
+		all = append(all, c)
+	}
+	return all
+}
+
+// sameMerged compares what a file gets that takes both standard output and
+// standard error: in it, the order matters.
+func sameMerged(t *testing.T, ns *bed.NS) {
+	t.Helper()
+	for _, words := range []string{"-t 127.0.0.1 536870913", "-T udp ::1 100000 7", "-u localhost 100001", "-s", "-T udp6 ::1 536870913"} {
+		merged := func(rpcinfo string) outcome {
+			return run(t, ns, command{argv: append([]string{"sh", "-c", `"$0" "$@" 2>&1`, rpcinfo}, strings.Fields(words)...)})
+		}
+		same(t, line("rpcinfo "+words+" 2>&1"), merged("rpcinfo"), merged(buildRpcinfo(t)))
+	}
+}
+
 // TestOurRpcinfo runs Debian's rpcinfo and ours side by side in every mode,
 // against rpcbind and against gportmap: standard output, standard error and exit
 // codes have to be the same.
@@ -76,7 +110,8 @@ func TestOurRpcinfo(t *testing.T) {
 				for _, service := range rpcinfoServices {
 					serve(t, service.uid, service.arguments)
 				}
-				sameRpcinfo(t, ns, append(allCommands(), wrongCommands()...))
+				sameRpcinfo(t, ns, slices.Concat(allCommands(), wrongCommands(), otherCommands()))
+				sameMerged(t, ns)
 				samePorts(t, ns)
 				sameStatistics(t, ns)
 				sameBroadcasts(t, ns)
