@@ -12,17 +12,29 @@ import (
 	"github.com/gportmap/gportmap/internal/sys"
 )
 
-// listen returns the sockets to serve: those that systemd handed over, else those that the configuration names. It is
-// all or nothing.
-func listen(c Config) ([]*sys.Socket, error) {
-	sockets, err := sys.Activated()
+// listen returns the sockets to serve: those that systemd handed over, else those that the configuration names, of which an
+// earlier process may have bound some or all. It is all or nothing. The keeper gets the connections that one had.
+func listen(c Config, k *keeper) ([]*sys.Socket, error) {
+	handed, err := sys.Activation()
 	if err != nil {
 		return nil, byCause(ExitConfig, oneLine(err))
 	}
+	sockets := handed.Sockets
 	if len(sockets) > 0 {
 		c.Log.Info("serving the sockets that systemd handed over; --host, --port and --socket don't apply", "sockets", describe(sockets))
-		return sockets, nil
+		k.leave(handed.Kept)
+	} else if sockets, err = bindWith(c, k, handed.Kept); err != nil {
+		handed.Close()
+		return nil, err
 	}
+	k.keepListeners(sockets)
+	k.takeBack(handed.Connections, handed.Lost)
+	return sockets, nil
+}
+
+// bindWith opens all sockets that the configuration names, or takes them from those that an earlier process had bound. It
+// closes the others of these.
+func bindWith(c Config, k *keeper, kept []*sys.Socket) ([]*sys.Socket, error) {
 	ipv6 := sys.IPv6Available()
 	if !ipv6 {
 		c.Log.Info("this host has no IPv6: serving IPv4 only")
@@ -31,7 +43,11 @@ func listen(c Config) ([]*sys.Socket, error) {
 	if err != nil {
 		return nil, err
 	}
-	return bind(c, addrs)
+	wanted := c.endpoints(addrs)
+	k.leave(slices.DeleteFunc(slices.Clone(kept), func(s *sys.Socket) bool {
+		return slices.ContainsFunc(wanted, func(e instance.Endpoint) bool { return choose([]*sys.Socket{s}, e) != nil })
+	}))
+	return bind(c, wanted, kept)
 }
 
 // addresses returns what the UDP and TCP sockets are to be bound to: the wildcards, or the hosts given, each of which has
@@ -90,16 +106,19 @@ func usable(a netip.Addr, ipv6 bool) error {
 	return byCause(ExitConfig, fmt.Errorf("host %v: %w%s", a, err, hint))
 }
 
-// bind opens all sockets. If one can't be had, those opened are closed, and the error tells all that were refused: each
-// may have another reason.
-func bind(c Config, addrs []netip.Addr) ([]*sys.Socket, error) {
+// bind opens all sockets, but those that an earlier process had bound. If one can't be had, those opened are closed, and the
+// error tells all that were refused: each may have another reason.
+func bind(c Config, wanted []instance.Endpoint, kept []*sys.Socket) ([]*sys.Socket, error) {
 	var sockets []*sys.Socket
 	var failed []refused
-	for _, e := range c.endpoints(addrs) {
-		s, err := open(e)
-		if err != nil {
-			failed = append(failed, refused{e, err})
-			continue
+	for _, e := range wanted {
+		s := choose(kept, e)
+		if s == nil {
+			var err error
+			if s, err = open(e); err != nil {
+				failed = append(failed, refused{e, err})
+				continue
+			}
 		}
 		sockets = append(sockets, s)
 	}

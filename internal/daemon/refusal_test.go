@@ -75,7 +75,7 @@ func TestRefusalNamesTheHolder(t *testing.T) {
 	f.Close()
 
 	c := Config{Port: at.Port(), Socket: t.TempDir() + "/s"}
-	_, err = bind(c, []netip.Addr{netip.IPv4Unspecified()})
+	_, err = bind(c, c.endpoints([]netip.Addr{netip.IPv4Unspecified()}), nil)
 	if ExitCode(err) != ExitUnavailable {
 		t.Errorf("exit code %d, want %d", ExitCode(err), ExitUnavailable)
 	}

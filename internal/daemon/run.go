@@ -53,7 +53,8 @@ func start(ctx context.Context, c Config, other *takeover) error {
 	}
 	defer state.Close()
 	stale := clearStale(c, lock)
-	sockets, err := other.listen(c)
+	k := newKeeper(c.Log)
+	sockets, err := other.listen(c, k)
 	if err != nil {
 		return err
 	}
@@ -85,7 +86,7 @@ func start(ctx context.Context, c Config, other *takeover) error {
 		}
 		return ready()
 	}
-	return serve(ctx, c, sockets, table, state, desk)
+	return serve(ctx, c, sockets, k, table, state, desk)
 }
 
 // acquire takes the instance lock. That of an instance of its own is in its state directory, which is checked before
@@ -141,7 +142,7 @@ func newTable(sockets []*sys.Socket) (*registry.Table, error) {
 }
 
 // serve answers calls until ctx ends.
-func serve(ctx context.Context, c Config, sockets []*sys.Socket, table *registry.Table, state *warmstart.Store, desk *adminDesk) error {
+func serve(ctx context.Context, c Config, sockets []*sys.Socket, k *keeper, table *registry.Table, state *warmstart.Store, desk *adminDesk) error {
 	ctx, end := context.WithCancel(ctx)
 	defer end()
 	host := newInterfaces(c.Log, sockets)
@@ -180,6 +181,7 @@ func serve(ctx context.Context, c Config, sockets []*sys.Socket, table *registry
 	}
 	s := server.New(server.Config{
 		Portmapper: host.portmapper, Relay: relay, Log: c.Log, Loopback: host.isLoopback, Answered: report.recorder.Answered,
+		Keeper: k.forServer(), Connections: k.connections,
 	})
 	report.server = s
 	defer desk.serve(report)()
@@ -226,6 +228,7 @@ func serve(ctx context.Context, c Config, sockets []*sys.Socket, table *registry
 	})
 	stop()
 	watching.Wait()
+	k.settle()
 	if err = errors.Join(unready, err); err != nil {
 		return WithExitCode(ExitSystem, err)
 	}

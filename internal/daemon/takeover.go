@@ -157,9 +157,9 @@ func (t *takeover) replace(ctx context.Context) error {
 func (t *takeover) statePath() string { return filepath.Join(t.config.stateDir(), stateFile) }
 
 // listen is [listen] with the sockets inherited as far as they are those that are wanted.
-func (t *takeover) listen(c Config) ([]*sys.Socket, error) {
+func (t *takeover) listen(c Config, k *keeper) ([]*sys.Socket, error) {
 	if t == nil {
-		return listen(c)
+		return listen(c, k)
 	}
 	// What isn't wanted may stand in the way of what is.
 	t.copies = slices.DeleteFunc(t.copies, func(s *sys.CopiedSocket) bool {
@@ -181,6 +181,7 @@ func (t *takeover) listen(c Config) ([]*sys.Socket, error) {
 		sockets = append(sockets, s)
 	}
 	if failed == nil {
+		k.keepListeners(sockets)
 		return sockets, nil
 	}
 	closeAll(sockets)

@@ -58,9 +58,11 @@ func (l *acceptLoop) run(started func()) error {
 		l.beats.Add(1)
 		switch {
 		case err == nil:
-			l.server.open(conn)
+			l.server.open(conn, keeping{})
 		case errors.Is(err, os.ErrDeadlineExceeded) && l.server.stopping.Load():
-			l.drain()
+			if !outlives(l.socket) {
+				l.drain()
+			}
 			return nil
 		case ofConnection(err):
 		case ofHost(err):
@@ -84,7 +86,7 @@ func (l *acceptLoop) drain() {
 		if err != nil {
 			return
 		}
-		l.server.open(conn)
+		l.server.open(conn, keeping{})
 	}
 }
 
@@ -123,7 +125,7 @@ func (l *acceptLoop) shortage(err error) {
 }
 
 // open starts to serve a connection.
-func (s *Server) open(conn net.Conn) {
+func (s *Server) open(conn net.Conn, k keeping) {
 	sc, ok := conn.(streamConn)
 	if !ok {
 		_ = conn.Close()
@@ -134,6 +136,7 @@ func (s *Server) open(conn net.Conn) {
 		_ = conn.Close() // it is closed already: no other error is possible
 		return
 	}
+	c.keeping = k
 	s.connections.add(c, s.config.MaxConnections)
 	go func() {
 		defer s.connections.remove(c)

@@ -51,6 +51,7 @@ type connection struct {
 	draining bool                  // read what is there, and don't wait for more
 	begun    time.Duration         // when the record that is pending began; 0 if none is
 	answered int                   // calls of the last read
+	keeping
 }
 
 func newConnection(s *Server, conn streamConn) (*connection, error) {
@@ -78,12 +79,17 @@ func newConnection(s *Server, conn streamConn) (*connection, error) {
 func (c *connection) serve() {
 	defer c.close()
 	c.identify()
+	c.begin()
 	c.arm(c.due())
 	for c.once() {
 	}
 }
 
 func (c *connection) close() {
+	if c.kept && !c.left {
+		_ = c.conn.CloseWrite() // the client is to see the end before the Keeper closes its descriptor
+		c.forget()
+	}
 	_ = c.conn.Close() // every reply was handed over, or can't be
 	c.release()
 }
@@ -149,12 +155,16 @@ func (c *connection) once() bool {
 	}
 	now := c.server.clock()
 	c.active.Store(int64(now))
-	more := c.answer(c.buf.in[:c.n], now)
+	answer := c.answer
+	if c.peeked {
+		answer = c.answerPeeked
+	}
+	more := answer(c.buf.in[:c.n], now)
 	if tell := c.server.config.Answered; tell != nil && c.answered > 0 && !c.stream.from.Self {
 		tell(&c.stream.from, c.answered, c.server.at(now), c.server.clock()-now)
 	}
 	if more {
-		return true
+		return !c.waiting || !c.leave()
 	}
 	if c.err == nil {
 		c.linger()
@@ -168,14 +178,16 @@ func (c *connection) tryRead(fd uintptr) bool {
 	if c.buf == nil {
 		c.buf = c.server.buffers.Get().(*buffers)
 	}
+	c.peeked = c.kept
 	for {
-		n, err := syscall.Read(int(fd), c.buf.in[:])
+		n, err := sys.Read(fd, c.buf.in[:], c.peeked)
 		switch {
 		case err == syscall.EINTR:
 			continue
 		case err == syscall.EAGAIN && !c.draining:
 			c.release()
 			c.stream.idle()
+			c.keep()
 			return false
 		case n == 0 && err == nil:
 			err = io.EOF
@@ -230,6 +242,11 @@ func (c *connection) answer(b []byte, now time.Duration) bool {
 
 // write sends replies, and gives the client WriteTimeout to take them.
 func (c *connection) write(b []byte) bool {
+	if c.kept {
+		if b = c.writeKept(b); len(b) == 0 || c.err != nil {
+			return c.err == nil
+		}
+	}
 	c.mu.Lock()
 	if c.end.IsZero() { // else stop has set an earlier deadline
 		_ = c.conn.SetWriteDeadline(time.Now().Add(c.server.config.WriteTimeout))
@@ -268,11 +285,15 @@ func (c *connection) woken() bool {
 	end := c.end
 	c.mu.Unlock()
 	if !end.IsZero() {
-		if c.draining {
+		if c.leave() || c.draining || c.waiting {
 			return false
 		}
-		c.draining = true
+		c.draining = !c.awaitRest()
 		return c.conn.SetReadDeadline(end) == nil
+	}
+	if c.local {
+		c.lasted()
+		return true
 	}
 	due := c.due()
 	if c.server.clock() >= due {

@@ -11,6 +11,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -65,6 +66,11 @@ type Config struct {
 	// long it took until the replies were handed to the kernel. It is called for every datagram and every read of a
 	// connection, from several goroutines.
 	Answered func(from *portmap.Caller, calls int, at time.Time, took time.Duration)
+
+	// Keeper, if not nil, keeps connections of this host beyond the end of this process.
+	Keeper Keeper
+	// Connections are those that an earlier process had kept, to go on with.
+	Connections []net.Conn
 
 	// MaxRecord is the size in octets of the longest call taken on a stream.
 	MaxRecord int
@@ -151,7 +157,8 @@ type loop interface {
 
 // Serve serves the sockets until ctx is done, and calls ready, unless it is nil, once when every socket is about to be
 // read. When ctx is done, the calls that had been received are answered, for one second at most if clients don't read,
-// every connection is closed, and Serve returns nil. An error of a socket ends it in the same way and is returned.
+// every connection is closed, and Serve returns nil. What arrives at a socket that goes on without us, and on connections
+// that the Keeper has, is left to the next process. An error of a socket ends Serve in the same way and is returned.
 //
 // No goroutine outlives Serve. The sockets stay open: who made them closes them. Serve may be called once.
 func (s *Server) Serve(ctx context.Context, sockets []*sys.Socket, ready func()) error {
@@ -170,12 +177,19 @@ func (s *Server) Serve(ctx context.Context, sockets []*sys.Socket, ready func())
 		s.config.Relay.open(sockets)
 	}
 	ended := make(chan error, len(loops))
-	var started sync.WaitGroup
+	var started, accepting, receiving sync.WaitGroup
 	started.Add(len(loops))
 	for _, l := range loops {
-		go func() { ended <- l.run(started.Done) }()
+		group := &receiving
+		if _, ok := l.(*acceptLoop); ok {
+			group = &accepting
+		}
+		group.Go(func() { ended <- l.run(started.Done) })
 	}
 	started.Wait()
+	for _, conn := range s.config.Connections {
+		s.adopt(conn)
+	}
 	if ready != nil {
 		ready()
 	}
@@ -186,36 +200,41 @@ func (s *Server) Serve(ctx context.Context, sockets []*sys.Socket, ready func())
 	case first = <-ended:
 		running--
 	}
-	if err := s.stop(loops, ended, running); first == nil {
-		first = err
-	}
-	return first
-}
-
-// stop ends everything, in the order in which work is handed on: sockets, connections, relay. It returns the first error
-// of the loops that were still running.
-func (s *Server) stop(loops []loop, ended <-chan error, running int) error {
-	end := time.Now().Add(grace)
-	s.stopping.Store(true)
-	close(s.stopped)
-	var first error
-	for _, l := range loops {
-		// A socket whose deadline can't be set is closed or broken, and its loop has ended or will by its next read.
-		if err := l.stop(); err != nil {
-			s.config.Log.Debug("stop a socket", "err", err)
-		}
-	}
-	s.connections.stop(end)
+	s.stop(loops, &accepting, &receiving)
 	for range running {
 		if err := <-ended; first == nil {
 			first = err
 		}
 	}
+	return first
+}
+
+// stop ends everything, in the order in which work is handed on: listeners, connections, relay. Datagrams are answered
+// until the connections are gone, so nobody who calls by UDP waits for a client that doesn't read.
+func (s *Server) stop(loops []loop, accepting, receiving *sync.WaitGroup) {
+	end := time.Now().Add(grace)
+	s.stopping.Store(true)
+	close(s.stopped)
+	halt := func(datagrams bool) {
+		for _, l := range loops {
+			if _, ok := l.(*packetLoop); ok != datagrams {
+				continue
+			}
+			// A socket whose deadline can't be set is closed or broken, and its loop has ended or will by its next read.
+			if err := l.stop(); err != nil {
+				s.config.Log.Debug("stop a socket", "err", err)
+			}
+		}
+	}
+	halt(false)
+	s.connections.stop(end)
+	accepting.Wait()
 	s.connections.wait()
+	halt(true)
+	receiving.Wait()
 	if s.config.Relay != nil {
 		s.config.Relay.close(end)
 	}
-	return first
 }
 
 func (s *Server) loopFor(socket *sys.Socket) (loop, error) {

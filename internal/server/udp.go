@@ -62,6 +62,9 @@ func (l *packetLoop) run(started func()) error {
 		switch {
 		case err == nil:
 		case errors.Is(err, os.ErrDeadlineExceeded) && l.server.stopping.Load():
+			if outlives(l.socket) {
+				return nil
+			}
 			return l.drain()
 		case errors.Is(err, syscall.ENOBUFS), errors.Is(err, syscall.ENOMEM):
 			if l.starved.begins() {

@@ -5,35 +5,61 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/coreos/go-systemd/v22/activation"
 	"golang.org/x/sys/unix"
 )
 
-// Activated returns the sockets that systemd handed over (LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES), in its order; nil if
-// there are none. Those variables are unset, so only the first call can return any. What is not a UDP socket or a
-// listening TCP or local stream socket is an error that names each such descriptor and what it is, and every descriptor
-// is closed then: serving less than the unit promises would be found out too late.
-func Activated() ([]*Socket, error) {
-	var sockets []*Socket
+// Activated is what systemd handed over.
+type Activated struct {
+	// Sockets are those of socket units, in systemd's order.
+	Sockets []*Socket
+	// Kept are sockets, and Connections connections, that an earlier process had given to a [Store]. They still are there.
+	Kept        []*Socket
+	Connections []net.Conn
+	// Lost are the names of those that are of no use any more: their other end is gone.
+	Lost []string
+}
+
+// Activation returns what systemd handed over (LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES). Those variables are unset, so only
+// the first call can return any. What is not a UDP socket or a listening TCP or local stream socket, and wasn't kept for us,
+// is an error that names each such descriptor and what it is, and every descriptor is closed then: serving less than the
+// unit promises would be found out too late.
+func Activation() (Activated, error) {
+	var a Activated
 	var unfit []error
 	for _, f := range activation.Files(true) {
+		if strings.HasPrefix(f.Name(), keptPrefix) {
+			a.takeBack(f)
+			continue
+		}
 		s, err := activate(f)
 		if err != nil {
 			unfit = append(unfit, err)
 			continue
 		}
-		sockets = append(sockets, s)
+		s.Activated = true
+		a.Sockets = append(a.Sockets, s)
 	}
 	if unfit == nil {
-		return sockets, nil
+		return a, nil
 	}
-	for _, s := range sockets {
-		s.Close()
-	}
+	a.Close()
 	unfit = append(unfit, errors.New("what fits: ListenDatagram= on an IP address; ListenStream= on an IP address or "+
 		"a path, with Accept=no; remove the others from the socket unit"))
-	return nil, errors.Join(unfit...)
+	return Activated{}, errors.Join(unfit...)
+}
+
+// Close closes everything.
+func (a *Activated) Close() {
+	for _, s := range slices.Concat(a.Sockets, a.Kept) {
+		s.Close()
+	}
+	for _, c := range a.Connections {
+		c.Close()
+	}
 }
 
 // activate makes a Socket of f and closes f.
@@ -78,17 +104,17 @@ func (a activatedSocket) socket(fd int, name string) (*Socket, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &Socket{Netid: netid("udp", c.v6), Addr: c.local, DualStack: a.dual, Activated: true, Packet: c}, nil
+		return &Socket{Netid: netid("udp", c.v6), Addr: c.local, DualStack: a.dual, Packet: c}, nil
 	}
 	l, err := adopt(fd, name)
 	if err != nil {
 		return nil, err
 	}
 	if a.family == unix.AF_UNIX {
-		return &Socket{Netid: "local", Path: a.path, Activated: true, Listener: l.(*net.UnixListener)}, nil
+		return &Socket{Netid: "local", Path: a.path, Listener: l.(*net.UnixListener)}, nil
 	}
 	s := tcpSocket(l)
-	s.DualStack, s.Activated = a.dual, true
+	s.DualStack = a.dual
 	return s, nil
 }
 

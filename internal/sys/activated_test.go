@@ -49,19 +49,22 @@ func boundFile(t *testing.T, sa unix.Sockaddr, typ, protocol, backlog int) *os.F
 	return fileOf(t, fd, err)
 }
 
-// activated calls Activated as systemd would have it with the child's extra files, which start at descriptor 3.
+// activated calls Activation as systemd would have it with the child's extra files, which start at descriptor 3.
 func activated(t *testing.T, n int, names string) ([]*Socket, error) {
 	t.Helper()
 	t.Setenv("LISTEN_PID", fmt.Sprint(os.Getpid()))
 	t.Setenv("LISTEN_FDS", fmt.Sprint(n))
 	t.Setenv("LISTEN_FDNAMES", names)
-	s, err := Activated()
+	a, err := Activation()
 	for _, v := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} {
 		if _, ok := os.LookupEnv(v); ok {
 			t.Errorf("%s is still set", v)
 		}
 	}
-	return s, err
+	if a.Kept != nil || a.Connections != nil || a.Lost != nil {
+		t.Errorf("kept: %+v, want nothing", a)
+	}
+	return a.Sockets, err
 }
 
 func TestActivated(t *testing.T) {
@@ -118,8 +121,8 @@ func TestActivated(t *testing.T) {
 	if _, err := os.Lstat(path); err != nil {
 		t.Errorf("the path belongs to systemd, but after Close: %v", err)
 	}
-	if s, err := Activated(); s != nil || err != nil {
-		t.Errorf("second Activated = %v, %v, want nothing", s, err)
+	if a, err := Activation(); a.Sockets != nil || err != nil {
+		t.Errorf("second Activation = %v, %v, want nothing", a, err)
 	}
 }
 
@@ -309,8 +312,8 @@ func TestActivatedNothing(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Setenv("LISTEN_PID", test.pid)
 			t.Setenv("LISTEN_FDS", test.fds)
-			if s, err := Activated(); s != nil || err != nil {
-				t.Errorf("Activated = %v, %v, want nothing", s, err)
+			if a, err := Activation(); a.Sockets != nil || err != nil {
+				t.Errorf("Activation = %v, %v, want nothing", a, err)
 			}
 		})
 	}

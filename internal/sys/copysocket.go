@@ -180,7 +180,7 @@ func (c *CopiedSocket) serve(fd int) (*Socket, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.Activated, s.bound = false, bound
+	s.bound = bound
 	return s, nil
 }
 

@@ -27,6 +27,8 @@ type Socket struct {
 	DualStack bool
 	// Activated says that the socket was handed over by systemd.
 	Activated bool
+	// Kept says that the service manager has the socket as well and keeps it for the next process: see [Store].
+	Kept bool
 	// Packet is set for udp and udp6, and Listener is nil then.
 	Packet *PacketConn
 	// Listener is a *net.TCPListener for tcp and tcp6, a *net.UnixListener for local.
@@ -38,13 +40,13 @@ type Socket struct {
 }
 
 // Close closes the socket and removes the path that ListenLocal bound, if it is still the one bound then. A socket that
-// systemd handed over keeps its path. The second and later calls do nothing and return what the first did.
+// systemd handed over or keeps for us keeps its path. The second and later calls do nothing and return what the first did.
 func (s *Socket) Close() error {
 	s.once.Do(func() {
 		// The path goes first: as long as the socket is open its inode number cannot be given to another file, and no
 		// other daemon takes the path for stale.
 		var removed, closed error
-		if s.bound != (inode{}) {
+		if s.bound != (inode{}) && !s.Kept {
 			removed = removeOurs(s.Path, s.bound)
 		}
 		if s.Packet != nil {

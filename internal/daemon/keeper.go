@@ -1,0 +1,182 @@
+package daemon
+
+import (
+	"log/slog"
+	"net"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/gportmap/gportmap/internal/instance"
+	"github.com/gportmap/gportmap/internal/portmap"
+	"github.com/gportmap/gportmap/internal/server"
+	"github.com/gportmap/gportmap/internal/sys"
+)
+
+// Of what the service manager keeps, root's connections may take half while we serve, because the kernel's is one of them,
+// and those of all other users together a quarter. The rest is for listeners, and for what else is there at the end.
+const (
+	rootsShare  = 2
+	othersShare = 4
+)
+
+// settleLimit is how long the end waits for the service manager to have taken everything.
+const settleLimit = 2 * time.Second
+
+// keeper gives the service manager what is to outlive this process, within bounds, and takes back what an earlier one had
+// given. It is a server.Keeper.
+type keeper struct {
+	log   *slog.Logger
+	store *sys.Store // nil keeps nothing
+	once  sync.Once  // the log's line on a failure
+
+	connections []net.Conn // that an earlier process had
+
+	mu    sync.Mutex
+	roots int // connections of root's that are kept
+	all   int // descriptors that are kept
+	kept  map[syscall.Conn]bool
+}
+
+func newKeeper(log *slog.Logger) *keeper {
+	store, err := sys.NewStore()
+	if err != nil {
+		log.Warn("connections end with this process", "err", err)
+	}
+	return &keeper{log: log, store: store, kept: make(map[syscall.Conn]bool)}
+}
+
+// forServer returns what the server is to use, nil if nothing is kept.
+func (k *keeper) forServer() server.Keeper {
+	if k.store == nil {
+		return nil
+	}
+	return k
+}
+
+// Keep keeps a connection, if there is room.
+func (k *keeper) Keep(c syscall.Conn, from *portmap.Caller, atEnd bool) bool {
+	root := from.Transport == portmap.Local && from.HasUID && from.UID == 0
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	switch limit := k.store.Limit(); {
+	case k.all >= limit:
+		return false
+	case atEnd:
+	case root && k.roots >= limit/rootsShare, !root && len(k.kept)-k.roots >= limit/othersShare:
+		return false
+	}
+	if err := k.store.Keep(c); err != nil {
+		k.failed(err)
+		return false
+	}
+	k.add(c, root)
+	return true
+}
+
+// add takes note of a connection. The lock is held.
+func (k *keeper) add(c syscall.Conn, root bool) {
+	k.kept[c] = root
+	k.all++
+	if root {
+		k.roots++
+	}
+}
+
+// Forget ends the keeping of a connection.
+func (k *keeper) Forget(c syscall.Conn) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	root, ok := k.kept[c]
+	if !ok {
+		return
+	}
+	delete(k.kept, c)
+	k.all--
+	if root {
+		k.roots--
+	}
+	if err := k.store.Forget(c); err != nil {
+		k.failed(err)
+	}
+}
+
+// failed logs the first failure.
+func (k *keeper) failed(err error) {
+	k.once.Do(func() { k.log.Warn("the service manager doesn't keep what it should", "err", err) })
+}
+
+// takeBack takes note of what an earlier process had given to the service manager.
+func (k *keeper) takeBack(conns []net.Conn, lost []string) {
+	k.connections = conns
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, conn := range conns {
+		root := false
+		if local, ok := conn.(*net.UnixConn); ok {
+			cred, err := sys.PeerCred(local)
+			root = err == nil && cred.UID == 0
+		}
+		k.add(conn.(syscall.Conn), root)
+	}
+	for _, name := range lost {
+		if err := k.store.ForgetName(name); err != nil {
+			k.failed(err)
+		}
+	}
+	if len(conns) > 0 {
+		k.log.Info("connections are served on that an earlier process had", "count", len(conns))
+	}
+}
+
+// keepListeners keeps the sockets that we bound ourselves, so that calls wait in them while no process serves. They are few.
+func (k *keeper) keepListeners(sockets []*sys.Socket) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, s := range sockets {
+		if s.Activated {
+			continue
+		}
+		if !s.Kept && k.all < k.store.Limit() {
+			if err := k.store.Keep(s); err != nil {
+				k.failed(err)
+				continue
+			}
+			s.Kept = true
+		}
+		k.all++
+	}
+}
+
+// choose takes from those that an earlier process had bound the socket that is to be bound now, and nil if none is.
+func choose(kept []*sys.Socket, e instance.Endpoint) *sys.Socket {
+	i := slices.IndexFunc(kept, func(s *sys.Socket) bool {
+		return s.Netid == e.Netid && s.Addr == e.Addr && s.Path == e.Path && !s.DualStack
+	})
+	if i < 0 {
+		return nil
+	}
+	return kept[i]
+}
+
+// leave gives up sockets that an earlier process had bound and nobody wants any more, before others are bound in their
+// place.
+func (k *keeper) leave(sockets []*sys.Socket) {
+	for _, s := range sockets {
+		if err := k.store.Forget(s); err != nil {
+			k.failed(err)
+		}
+		s.Close()
+	}
+	if len(sockets) > 0 {
+		k.settle()
+	}
+}
+
+// settle waits until the service manager has done what it was told.
+func (k *keeper) settle() {
+	if err := k.store.Settle(settleLimit); err != nil {
+		k.failed(err)
+	}
+}

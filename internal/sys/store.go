@@ -1,0 +1,209 @@
+package sys
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// keptPrefix begins the names of what is given to a [Store].
+const keptPrefix = "kept-"
+
+// storePatience is how long the service manager may take to take a message.
+const storePatience = time.Second
+
+// A Store keeps sockets open with the service manager beyond the end of this process, also a sudden one: systemd's file
+// descriptor store (FDSTORE=1 in sd_notify(3)). [Activation] has them in the next process. Systemd forgets by itself what
+// it sees hung up, and everything when the service is stopped and not started again. A nil *Store keeps nothing.
+type Store struct {
+	conn  *net.UnixConn
+	limit int
+}
+
+// NewStore returns nil if the service manager keeps nothing for us: NOTIFY_SOCKET or FDSTORE isn't set. The latter says how
+// many descriptors it keeps; systemd sets it since version 254, a unit may for earlier ones.
+func NewStore() (*Store, error) {
+	path, limit := os.Getenv("NOTIFY_SOCKET"), os.Getenv("FDSTORE")
+	if path == "" || limit == "" {
+		return nil, nil
+	}
+	n, err := strconv.ParseUint(limit, 10, 31)
+	if err != nil {
+		return nil, fmt.Errorf("descriptor store: FDSTORE=%q is no number", limit)
+	}
+	if n == 0 {
+		return nil, nil
+	}
+	// The service manager judges by the process that sends, so no other may have the socket.
+	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		return nil, fmt.Errorf("descriptor store: %w", err)
+	}
+	return &Store{conn: conn, limit: int(n)}, nil
+}
+
+// Limit is how many descriptors are kept at most.
+func (s *Store) Limit() int {
+	if s == nil {
+		return 0
+	}
+	return s.limit
+}
+
+// Keep has the service manager keep the socket. To be kept already is no error.
+func (s *Store) Keep(c syscall.Conn) error {
+	if s == nil {
+		return errors.ErrUnsupported
+	}
+	return control(c, func(fd int) error {
+		name, err := keptName(fd)
+		if err != nil {
+			return err
+		}
+		// Whether a socket is hung up systemd looks by itself unless it is told not to.
+		return s.send("FDSTORE=1\nFDNAME="+name, fd)
+	})
+}
+
+// Forget has the service manager close the socket, if it has it.
+func (s *Store) Forget(c syscall.Conn) error {
+	if s == nil {
+		return nil
+	}
+	return control(c, func(fd int) error {
+		name, err := keptName(fd)
+		if err != nil {
+			return err
+		}
+		return s.ForgetName(name)
+	})
+}
+
+// ForgetName is Forget for one of [Activated.Lost].
+func (s *Store) ForgetName(name string) error {
+	if s == nil {
+		return nil
+	}
+	return s.send("FDSTOREREMOVE=1\nFDNAME="+name, -1)
+}
+
+// Settle returns when the service manager has done everything that it was told before, or after the limit (BARRIER=1, which
+// versions before 246 answer as well, by closing the descriptor that they don't expect).
+func (s *Store) Settle(limit time.Duration) error {
+	if s == nil {
+		return nil
+	}
+	ours, theirs, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("descriptor store: %w", err)
+	}
+	defer ours.Close()
+	err = s.send("BARRIER=1", int(theirs.Fd()))
+	theirs.Close()
+	if err != nil {
+		return err
+	}
+	if err := ours.SetReadDeadline(time.Now().Add(limit)); err != nil {
+		return fmt.Errorf("descriptor store: %w", err)
+	}
+	if _, err := ours.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("descriptor store: the service manager hasn't read everything within %v: %w", limit, err)
+	}
+	return nil
+}
+
+// send sends a message with a descriptor, unless that is negative.
+func (s *Store) send(message string, fd int) error {
+	var rights []byte
+	if fd >= 0 {
+		rights = unix.UnixRights(fd)
+	}
+	raw, err := s.conn.SyscallConn()
+	if err == nil {
+		err = s.conn.SetWriteDeadline(time.Now().Add(storePatience))
+	}
+	if err == nil {
+		var sent error
+		err = raw.Write(func(socket uintptr) bool { // package net sends descriptors over sockets without a peer alone
+			sent = unix.Sendmsg(int(socket), []byte(message), rights, nil, 0)
+			for sent == unix.EINTR {
+				sent = unix.Sendmsg(int(socket), []byte(message), rights, nil, 0)
+			}
+			return sent != unix.EAGAIN
+		})
+		if err == nil {
+			err = os.NewSyscallError("sendmsg", sent)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("descriptor store: %s: %w", strings.ReplaceAll(message, "\n", " "), err)
+	}
+	return nil
+}
+
+// keptName names a socket for good: the kernel's cookie for it is no other's until the next boot, and the same in each
+// process that has it.
+func keptName(fd int) (string, error) {
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
+	if err != nil {
+		return "", os.NewSyscallError("getsockopt SO_COOKIE", err)
+	}
+	return keptPrefix + strconv.FormatUint(cookie, 16), nil
+}
+
+// takeBack makes of f, and closes it, what it was when it was given to the store.
+func (a *Activated) takeBack(f *os.File) {
+	number := int(f.Fd())
+	k, err := kindOf(number)
+	if err == nil && !k.listening && k.typ == unix.SOCK_STREAM {
+		defer f.Close()
+		if conn, err := connection(f); err == nil {
+			a.Connections = append(a.Connections, conn)
+			return
+		}
+		a.Lost = append(a.Lost, f.Name())
+		return
+	}
+	s, err := activate(f)
+	if err != nil {
+		a.Lost = append(a.Lost, f.Name())
+		return
+	}
+	s.Kept = true
+	a.Kept = append(a.Kept, s)
+}
+
+// connection returns the connection that f is, if it has another end.
+func connection(f *os.File) (net.Conn, error) {
+	if _, err := unix.Getpeername(int(f.Fd())); err != nil {
+		return nil, os.NewSyscallError("getpeername", err)
+	}
+	conn, err := net.FileConn(f)
+	if err != nil {
+		return nil, err
+	}
+	switch conn.(type) {
+	case *net.UnixConn, *net.TCPConn:
+		return conn, nil
+	}
+	conn.Close()
+	return nil, unix.ESOCKTNOSUPPORT
+}
+
+// SyscallConn gives a Store the descriptor.
+func (s *Socket) SyscallConn() (syscall.RawConn, error) {
+	if s.Packet != nil {
+		return s.Packet.raw, nil
+	}
+	if c, ok := s.Listener.(syscall.Conn); ok {
+		return c.SyscallConn()
+	}
+	return nil, os.ErrInvalid
+}
