@@ -2,6 +2,7 @@ package rpcbind
 
 import (
 	"errors"
+	"fmt"
 	"strconv"
 )
 
@@ -79,4 +80,15 @@ func printable(s string) string {
 		}
 	}
 	return s
+}
+
+// also is errors.Join in one line.
+func also(all, err error) error {
+	switch {
+	case all == nil:
+		return err
+	case err == nil:
+		return all
+	}
+	return fmt.Errorf("%w; %w", all, err)
 }

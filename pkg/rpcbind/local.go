@@ -42,11 +42,7 @@ func dialLocal(ctx context.Context, endpoints []endpoint) (*Client, error) {
 			return c, nil
 		}
 		err = fmt.Errorf("%s %s: %w", e.network, e.address, err)
-		if all == nil {
-			all = err
-		} else {
-			all = fmt.Errorf("%w; %w", all, err)
-		}
+		all = also(all, err)
 	}
 	return nil, &Error{Op: "dial", Network: "local", Addr: "portmapper", Err: all}
 }

@@ -135,7 +135,7 @@ func (g *Registration) unregister(ctx context.Context) error {
 	var all error
 	for _, b := range g.list {
 		if have, ok := find(now, b); ok && isOurs(have, b) {
-			all = errors.Join(all, c.unset(ctx, b))
+			all = also(all, c.unset(ctx, b))
 		}
 	}
 	return all

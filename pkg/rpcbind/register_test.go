@@ -332,6 +332,37 @@ func serveOld(t *testing.T, do func(proc uint32, m rpcbind.Mapping) []rpcbind.Ma
 	})
 }
 
+// Everything that went wrong is told in one line, and found in it.
+func TestReportOfSeveral(t *testing.T) {
+	pm := startPortmapper(t, "127.0.0.1:0")
+	told := make(chan error, 10)
+	r := rpcbind.Registrar{Dial: pm.Dial, Interval: time.Millisecond, Report: func(err error) { told <- err }}
+	reg, err := r.Register(limited(t), calculator, 1, listen(t, "tcp4", "127.0.0.1:0"), listenPacket(t, "udp4", "127.0.0.1:0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reg.Close()
+	for {
+		// Another server takes over both; until it has, one may be told alone, or as made again.
+		if pm.Register(calculator, 1, &net.TCPAddr{IP: net.IPv4zero, Port: 1}, &net.UDPAddr{IP: net.IPv4zero, Port: 1}) != nil {
+			continue // the watch was faster
+		}
+		select {
+		case err = <-told:
+		case <-limited(t).Done():
+			t.Fatal("nothing was reported")
+		}
+		if err != nil && strings.Count(err.Error(), rpcbind.ErrReplaced.Error()) == 2 {
+			break
+		}
+		pm.Unregister(calculator, 1, "")
+	}
+	var e *rpcbind.Error
+	if strings.Contains(err.Error(), "\n") || !errors.Is(err, rpcbind.ErrReplaced) || !errors.As(err, &e) || e.About.Program != calculator {
+		t.Errorf("%q", err)
+	}
+}
+
 // Nothing is left running after Close: of Registrations, and of Clients whose portmapper says nothing.
 func TestNoGoroutineLeaks(t *testing.T) {
 	pm := startPortmapper(t, "127.0.0.1:0")

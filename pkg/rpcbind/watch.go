@@ -71,10 +71,10 @@ func (g *Registration) check(ctx context.Context) (asked, again bool, err error)
 		case !ok:
 			err := c.set(ctx, b)
 			again = again || err == nil
-			all = errors.Join(all, err)
+			all = also(all, err)
 		case !isOurs(have, b):
 			// Not ours to remove: most likely another server has taken over.
-			all = errors.Join(all, &Error{Op: "DUMP", About: have, Network: c.network, Addr: c.addr, Err: ErrReplaced})
+			all = also(all, &Error{Op: "DUMP", About: have, Network: c.network, Addr: c.addr, Err: ErrReplaced})
 		}
 	}
 	return true, again, all
