@@ -11,10 +11,10 @@ type failure struct {
 func (f failure) Error() string { return f.text }
 
 // notCreated is the error of a client that can't be made.
-func notCreated(what string, e *rpcError) error { return failure{what + ": " + e.created(), e.hint()} }
+func notCreated(what string, e *rpcError) error { return failure{what + ": " + e.created(), e.detail} }
 
 // notCalled is the error of a call that failed.
-func notCalled(what string, e *rpcError) error { return failure{what + ": " + e.called(), e.hint()} }
+func notCalled(what string, e *rpcError) error { return failure{what + ": " + e.called(), e.detail} }
 
 // hintOf returns what an error doesn't say by itself.
 func hintOf(err error) string {

@@ -59,12 +59,8 @@ func (s inShort) text(n names) string {
 		for _, v := range l.versions {
 			versions = append(versions, fmt.Sprint(signed(v)))
 		}
-		column := strings.Join(versions, ",")
-		if len(column) >= 10 {
-			column += " "
-		}
-		fmt.Fprintf(&b, "%10d  %s%s %s %s\n", l.program, left(column, 10), left(printable(strings.Join(l.netids, ",")), 32),
-			left(n.of(l.program, "-"), 11), printable(l.owner))
+		fmt.Fprintf(&b, "%10d  %s%s %s %s\n", l.program, left(strings.Join(versions, ","), 10),
+			left(printable(strings.Join(l.netids, ",")), 32), left(n.of(l.program, "-"), 11), printable(l.owner))
 	}
 	return b.String()
 }

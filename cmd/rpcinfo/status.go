@@ -50,7 +50,9 @@ type rpcError struct {
 func (e *rpcError) created() string {
 	s := string(e.status)
 	switch {
-	case e.status == systemError && e.errno != nil:
+	case e.status == systemError && e.errno == nil:
+		s += " - Success" // SYSTEM_ERR, to which libtirpc has no error of the system
+	case e.status == systemError:
 		s += " - " + strerror(e.errno)
 	case e.status == pmapFailure && e.below != nil:
 		s += " - " + strings.TrimPrefix(string(e.below.status), "RPC: ")
@@ -72,18 +74,7 @@ func (e *rpcError) called() string {
 	case authError:
 		s += "; why = " + authText(e.auth)
 	}
-	if e.detail != "" && e.status == cantDecodeResult {
-		s += "; " + e.detail
-	}
 	return s
-}
-
-// hint is what neither text tells.
-func (e *rpcError) hint() string {
-	if e.status == cantDecodeResult {
-		return "" // called tells it
-	}
-	return e.detail
 }
 
 // authText returns libtirpc's text of an auth_stat.
