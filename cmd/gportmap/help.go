@@ -13,7 +13,8 @@ const helpText = `Usage: NAME [flags]                        serve, in the backg
        NAME unset PROGRAM VERSION [NETID]
        NAME getaddr PROGRAM VERSION NETID
        NAME takeover [flags]               serve in the background in place of the portmapper that runs; if
-                                           gportmap.service is installed, start that, without flags
+                                           gportmap.service is installed, start that, without flags; with
+                                           --enable also at the next boot, and by rpcbind's unit names
        NAME status [--json] [flags]        tell how the daemon is; remove what a dead one left behind
        NAME watch [--interval TIME] [--count N] [--json] [flags]  show what is called, changed and refused
        NAME doctor [--fix] [--json] [flags]  check all that a start needs, without starting

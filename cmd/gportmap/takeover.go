@@ -3,19 +3,23 @@ package main
 import (
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"slices"
+
+	"github.com/spf13/pflag"
 
 	"github.com/gportmap/gportmap/internal/daemon"
 	"github.com/gportmap/gportmap/internal/daemon/logging"
 )
 
-const takeoverUsage = "takeover [the daemon's flags]"
+const takeoverUsage = "takeover [--enable | the daemon's flags]"
 
 // takeOver is the command takeover: the flag --takeover for a daemon in the background or, where gportmap is a unit of
 // systemd's, the same for that. It returns the exit code.
 func takeOver(name string, args []string, stdout, stderr io.Writer) int {
-	o, err := parse(args[1:])
+	var enable bool
+	o, err := parse(args[1:], func(f *pflag.FlagSet) { f.BoolVar(&enable, "enable", false, "") })
 	switch {
 	case err != nil:
 		fail(stderr, name, fmt.Errorf("%s: %w", args[0], err))
@@ -29,15 +33,22 @@ func takeOver(name string, args []string, stdout, stderr io.Writer) int {
 	installed := daemon.UnitInstalled(ctx)
 	if !installed {
 		release()
+		if enable {
+			fail(stderr, name, fmt.Errorf("takeover: --enable needs %s, which isn't installed or not under systemd", daemon.Unit))
+			return daemon.ExitUsage
+		}
 		o.Takeover = true
 		return serve(name, o, stderr)
 	}
 	defer release()
-	if len(args) > 1 {
+	if len(args) > 2 || len(args) == 2 && !enable {
 		fail(stderr, name, fmt.Errorf("takeover: %s is installed and has flags of its own: give none here, or use %s --takeover with flags", daemon.Unit, name))
 		return daemon.ExitUsage
 	}
-	text, err := daemon.TakeOverByUnit(ctx, o.Config)
+	handler := logging.New(logging.Stderr(os.Stderr, name), slog.LevelWarn)
+	defer handler.Close()
+	o.Log = slog.New(handler)
+	text, err := daemon.TakeOverByUnit(ctx, o.Config, enable)
 	if err != nil {
 		fail(stderr, name, err)
 		return daemon.ExitCode(err)

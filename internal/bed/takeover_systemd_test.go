@@ -178,7 +178,7 @@ func TestTakeoverByUnit(t *testing.T) {
 		}
 		t.Logf("%s", out)
 		sameListed(t, "after the command", regs)
-		want := []string{stopsSocket, stopsService, "start -- gportmap.service"}
+		want := []string{stopsSocket, stopsService, "start --job-mode=ignore-dependencies -- gportmap.service"}
 		if got := told(t, dir); !slices.Equal(got, want) {
 			t.Errorf("systemctl was told %q, want %q", got, want)
 		}

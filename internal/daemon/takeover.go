@@ -29,17 +29,19 @@ const (
 // takeover is the change from another portmapper to this one: first everything is done that may fail without harm, then
 // the other one is stopped, and from there on whatever fails puts it back. A nil takeover is a start like any other.
 type takeover struct {
-	config    Config
-	endpoints []instance.Endpoint
-	from      *instance.Predecessor
-	dump      []rpcbind.RPCB      // what it answered last, its own entries included
-	saved     os.FileInfo         // its state file just before that; nil if there was none
-	copies    []*sys.CopiedSocket // of its sockets, not yet served
-	inherited bool                // all of ours are its
-	ordered   time.Time           // when it was told to end; zero if it wasn't
-	restored  int                 // registrations that were taken over
-	journaled bool                // the state on disk is ours
-	serving   bool                // there is no way back
+	config     Config
+	endpoints  []instance.Endpoint
+	from       *instance.Predecessor
+	dump       []rpcbind.RPCB      // what it answered last, its own entries included
+	saved      os.FileInfo         // its state file just before that; nil if there was none
+	copies     []*sys.CopiedSocket // of its sockets, not yet served
+	inherited  bool                // all of ours are its
+	shared     bool                // its were kept until ours were bound beside them
+	ownSockets []string            // units of ours that were started
+	ordered    time.Time           // when it was told to end; zero if it wasn't
+	restored   int                 // registrations that were taken over
+	journaled  bool                // the state on disk is ours
+	serving    bool                // there is no way back
 }
 
 // takeOver stops the portmapper that runs and keeps what is needed to take its place; nil if there is none, or if none is
@@ -137,7 +139,7 @@ func (t *takeover) replace(ctx context.Context) error {
 	}
 	copies, err := t.from.CopySockets()
 	if err != nil {
-		c.Log.Info("takeover: the sockets can't be inherited, so calls are refused until new ones are bound", "err", err)
+		c.Log.Warn("takeover: the sockets can't be inherited, so calls are refused until new ones are bound", "err", err)
 	}
 	t.copies = copies
 	if t.saved, err = os.Stat(t.statePath()); err != nil {
@@ -284,13 +286,16 @@ func (t *takeover) ready(next func() error) func() error {
 // describe tells how it went.
 func (t *takeover) describe(gap time.Duration) string {
 	meanwhile := "calls were refused meanwhile"
-	if t.inherited {
+	switch {
+	case t.inherited:
 		meanwhile = "calls waited meanwhile, none was refused"
+	case t.shared:
+		meanwhile = "TCP connections waited meanwhile, datagrams are answered when they are sent again"
 	}
 	text := fmt.Sprintf("taken over from %s: %s; at most %v without an answer, %s", t.from.Name(), counted(t.restored),
 		gap.Round(100*time.Microsecond), meanwhile)
-	if units := strings.Join(t.from.Units(), " "); units != "" {
-		text += fmt.Sprintf("; systemd starts %s again at the next boot unless you say systemctl disable %[1]s", units)
+	if units := strings.Join(t.from.StartedAtBoot(), " "); units != "" {
+		text += fmt.Sprintf("; systemd starts %s again at the next boot unless you say systemctl disable %[1]s, or enable "+Unit, units)
 	}
 	return text
 }

@@ -5,13 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/gportmap/gportmap/internal/instance"
+	"github.com/gportmap/gportmap/internal/sys"
 )
 
 // Unit is the name of our unit of systemd's.
 const Unit = "gportmap.service"
+
+// socketUnits are those of its sockets; the second one isn't started where there is no IPv6.
+var socketUnits = []string{"gportmap.socket", "gportmap6.socket"}
 
 // booted is there if systemd manages the system, see sd_booted(3).
 const booted = "/run/systemd/system"
@@ -26,15 +31,16 @@ func UnitInstalled(ctx context.Context) bool {
 
 // TakeOverByUnit stops the portmapper that runs and starts our unit in its place, which finds every registration in its
 // state directory, that of a Config without StateDir. It returns when that one answers, with a sentence that tells how it
-// went. If that fails the other portmapper is put back.
-func TakeOverByUnit(ctx context.Context, c Config) (string, error) {
+// went. If that fails the other portmapper is put back. With enable our unit takes its place at the next boot, too, and has
+// its name.
+func TakeOverByUnit(ctx context.Context, c Config, enable bool) (string, error) {
 	c, err := c.complete()
 	if err != nil {
 		return "", err
 	}
 	t, err := findPredecessor(ctx, c)
 	if errors.Is(err, instance.ErrNoPredecessor) {
-		if err := instance.StartUnit(ctx, Unit); err != nil {
+		if err := instance.StartUnits(ctx, Unit); err != nil {
 			return "", WithExitCode(ExitSystem, err)
 		}
 		return "no portmapper was running; " + Unit + " is started", nil
@@ -42,22 +48,20 @@ func TakeOverByUnit(ctx context.Context, c Config) (string, error) {
 	if err != nil {
 		return "", unchanged(err)
 	}
-	if err := t.toUnit(ctx); err != nil {
+	if err := t.toUnit(ctx, enable); err != nil {
 		return "", t.settle(err)
 	}
 	return t.describe(time.Since(t.ordered)), t.settle(nil)
 }
 
 // toUnit is the change itself.
-func (t *takeover) toUnit(ctx context.Context) error {
+func (t *takeover) toUnit(ctx context.Context, enable bool) error {
 	if t.from.IsUnit(Unit) {
 		return WithExitCode(ExitRunning, fmt.Errorf("takeover: %s is what serves", Unit))
 	}
 	if err := t.replace(ctx); err != nil {
 		return err
 	}
-	// These would stand in the way of those that the unit binds.
-	t.closeCopies()
 	regs, ok := t.written()
 	if !ok {
 		t.writeState()
@@ -65,13 +69,56 @@ func (t *takeover) toUnit(ctx context.Context) error {
 	}
 	t.journaled = true
 	t.restored = countOthers(regs)
-	if err := instance.StartUnit(ctx, Unit); err != nil {
+	if enable {
+		// While neither runs: of two units that become one by an alias, systemd forgets the state of one.
+		if err := instance.EnableUnits(ctx, append([]string{Unit}, socketUnits...)...); err != nil {
+			t.config.Log.Warn("takeover: not enabled, so the next boot starts what it did before", "err", err)
+		}
+	}
+	err := t.startSocketUnits(ctx)
+	if err == nil {
+		err = instance.ReplaceUnits(ctx, Unit)
+	}
+	if err != nil {
 		err = fmt.Errorf("takeover: %w", err)
-		if stopErr := instance.StopUnit(context.WithoutCancel(ctx), Unit); stopErr != nil {
+		if stopErr := instance.StopUnits(context.WithoutCancel(ctx), append(t.ownSockets, Unit)...); stopErr != nil {
 			err = fmt.Errorf("%w; %w", err, stopErr)
 		}
 		return err
 	}
 	t.serving = true
 	return nil
+}
+
+// startSocketUnits has systemd bind our unit's sockets while those of the other portmapper, which has ended, are still there:
+// a port that nobody has would refuse calls. Where that can't be, they are bound when those are gone.
+func (t *takeover) startSocketUnits(ctx context.Context) error {
+	// A local socket can't be shared; who finds nobody there tries TCP.
+	t.copies = slices.DeleteFunc(t.copies, func(s *sys.CopiedSocket) bool {
+		if s.Netid == "local" {
+			s.Close()
+			return true
+		}
+		err := s.Share()
+		if err != nil {
+			t.config.Log.Debug("takeover: a socket can't be shared", "err", err)
+			s.Close()
+		}
+		return err != nil
+	})
+	for _, unit := range socketUnits {
+		if instance.UnitLoaded(ctx, unit) {
+			t.ownSockets = append(t.ownSockets, unit)
+		}
+	}
+	if len(t.ownSockets) == 0 {
+		t.closeCopies() // the service binds its own
+		return nil
+	}
+	if len(t.copies) > 0 && instance.ReplaceUnits(ctx, t.ownSockets...) == nil {
+		t.shared = sys.MigrateConnections(t.closeCopies) == nil
+		return nil
+	}
+	t.closeCopies()
+	return instance.ReplaceUnits(ctx, t.ownSockets...)
 }

@@ -51,6 +51,10 @@ func (p *Predecessor) findUnits(ctx context.Context) error {
 		// The units that systemd makes of init scripts have no main process.
 		if main == strconv.Itoa(p.Process.PID) || main == "0" && isPortmapperName(strings.TrimSuffix(unit, ".service")) {
 			p.service = unit
+			// A package that was removed leaves nothing to read of the units that systemd still has.
+			if own := strings.TrimSuffix(unit, ".service") + ".socket"; !slices.Contains(p.sockets, own) {
+				p.sockets = append(slices.Clone(p.sockets), own)
+			}
 			for _, socket := range strings.Fields(properties["TriggeredBy"]) {
 				if strings.HasSuffix(socket, ".socket") && !slices.Contains(p.sockets, socket) {
 					p.sockets = append(slices.Clone(p.sockets), socket)

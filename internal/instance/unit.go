@@ -2,6 +2,10 @@ package instance
 
 import (
 	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -14,20 +18,53 @@ func UnitLoaded(ctx context.Context, unit string) bool {
 	return err == nil && properties["LoadState"] == "loaded"
 }
 
-// StartUnit starts a unit of systemd's and returns when systemd takes it for started. The error has what systemctl said.
-func StartUnit(ctx context.Context, unit string) error {
+// StartUnits starts units of systemd's and returns when systemd takes them for started. The error has what systemctl said.
+func StartUnits(ctx context.Context, units ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, startUnitPatience)
 	defer cancel()
-	_, err := systemctl(ctx, "start", "--", unit)
+	_, err := systemctl(ctx, append([]string{"start", "--"}, units...)...)
 	return err
 }
 
-// StopUnit stops a unit of systemd's.
-func StopUnit(ctx context.Context, unit string) error {
+// ReplaceUnits is StartUnits for units in the place of others that have ended, without what they say of each other: systemd
+// would stop those others once more, and with them what requires them.
+func ReplaceUnits(ctx context.Context, units ...string) error {
+	ctx, cancel := context.WithTimeout(ctx, startUnitPatience)
+	defer cancel()
+	_, err := systemctl(ctx, append([]string{"start", "--job-mode=ignore-dependencies", "--"}, units...)...)
+	return err
+}
+
+// EnableUnits has systemd start units at boot.
+func EnableUnits(ctx context.Context, units ...string) error {
+	ctx, cancel := context.WithTimeout(ctx, startUnitPatience)
+	defer cancel()
+	_, err := systemctl(ctx, append([]string{"enable", "--quiet", "--"}, units...)...)
+	return err
+}
+
+// StopUnits stops units of systemd's.
+func StopUnits(ctx context.Context, units ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, unitPatience)
 	defer cancel()
-	_, err := systemctl(ctx, "stop", "--", unit)
+	_, err := systemctl(ctx, append([]string{"stop", "--"}, units...)...)
 	return err
+}
+
+// StartedAtBoot returns those of Units that systemd starts again: not those whose names have become ours by an alias, as when
+// a package of ours takes the place of the portmapper's, nor those that are no more.
+func (p *Predecessor) StartedAtBoot() []string {
+	return slices.DeleteFunc(p.Units(), func(unit string) bool {
+		for _, dir := range unitDirectories() {
+			path := filepath.Join(dir, unit)
+			if _, err := os.Lstat(path); err != nil {
+				continue
+			}
+			target, err := os.Readlink(path)
+			return err == nil && strings.HasPrefix(filepath.Base(target), "gportmap")
+		}
+		return true
+	})
 }
 
 // IsUnit tells whether the portmapper is that unit of systemd's.

@@ -77,6 +77,10 @@ func activate(f *os.File) (*Socket, error) {
 		if err == nil {
 			err = os.NewSyscallError("set O_NONBLOCK", unix.SetNonblock(fd, true))
 		}
+		if err == nil && a.family != unix.AF_UNIX {
+			// The unit allows it for the moment of a takeover; from now on nobody else is to get our datagrams.
+			err = os.NewSyscallError("setsockopt SO_REUSEPORT", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 0))
+		}
 		if err != nil {
 			unix.Close(fd)
 			return nil, err

@@ -184,6 +184,12 @@ func (c *CopiedSocket) serve(fd int) (*Socket, error) {
 	return s, nil
 }
 
+// Share lets a process of the socket's user bind another socket to the same address, if that one allows it, too
+// (SO_REUSEPORT): until the copy is closed, what comes in may go to either. It is for UDP and TCP.
+func (c *CopiedSocket) Share() error {
+	return os.NewSyscallError("setsockopt SO_REUSEPORT", unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1))
+}
+
 // Close gives the copy back. The socket isn't touched, nor is one that is served already.
 func (c *CopiedSocket) Close() {
 	c.removeSpare()
