@@ -10,14 +10,14 @@ FUZZTIME  ?= 5s
 LDFLAGS    = -s -w -X main.version=$(VERSION)
 # What the tests that need root compare with and register at the daemon.
 TEST_PACKAGES = rpcbind tcpd libtirpc-dev gcc libc6-dev pkg-config iproute2 procps nfs-ganesha nfs-ganesha-vfs nfs-common \
-	ypserv ypbind-mt yp-tools python3-minimal rpcsvc-proto sysvinit-utils netbase make prometheus tmux
+	ypserv ypbind-mt yp-tools python3-minimal rpcsvc-proto sysvinit-utils netbase make prometheus tmux nftables
 # Modules inside this one, for what needs libraries that gportmap itself shall not depend on.
 MODULES = pkg/examples/nfs internal/bed/compare
 
 # Where the Debian roots of test-systemd and test-kernel are kept; they are made anew when .ci/bed/root changes.
 BED_DIR   ?= /var/cache/gportmap-bed
 
-.PHONY: help build run test test-packages test-systemd test-kernel bed unit fuzz bench lint api install uninstall package clean
+.PHONY: help build run test test-packages test-systemd test-kernel bed unit fuzz bench lint api man install uninstall package clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,10 @@ lint: ## gofmt, go vet, also as other systems build pkg/, the modules' files, an
 	@set -e; for m in $(MODULES); do echo "$(GO) vet, $$m"; $(GO) -C $$m vet ./...; $(GO) -C $$m mod tidy -diff; done
 	$(GO) mod verify
 	GO=$(GO) sh .ci/api check
+	GO=$(GO) sh .ci/man check
+
+man: ## init/man from docs/man and docs/configuration.md
+	GO=$(GO) sh .ci/man write
 
 api: ## record what pkg/ exports as what importers may rely on
 	GO=$(GO) sh .ci/api record

@@ -3,9 +3,14 @@ module github.com/gportmap/gportmap/ci/tools
 
 go 1.26.0
 
-tool golang.org/x/exp/cmd/apidiff
+tool (
+	github.com/cpuguy83/go-md2man/v2
+	golang.org/x/exp/cmd/apidiff
+)
 
 require (
+	github.com/cpuguy83/go-md2man/v2 v2.0.7 // indirect
+	github.com/russross/blackfriday/v2 v2.1.0 // indirect
 	golang.org/x/exp v0.0.0-20261113113407-e3970619a1a4 // indirect
 	golang.org/x/mod v0.42.0 // indirect
 	golang.org/x/sync v0.24.0 // indirect

@@ -26,7 +26,7 @@ func checkConfig(name string, args []string, stdout, stderr io.Writer) int {
 	case o.help:
 		return print(stdout, fmt.Sprintf("Usage: %s %s\n", name, checkConfigUsage))
 	case o.version:
-		return print(stdout, "gportmap "+versionName()+"\n")
+		return print(stdout, versionText())
 	}
 	err = o.fileError
 	var warnings []string

@@ -102,9 +102,9 @@ func TestParseErrors(t *testing.T) {
 }
 
 func TestHelpNamesEveryFlag(t *testing.T) {
-	text := help("rpcbind")
+	text := manual("rpcbind")
 	for _, w := range strings.Fields("--abort --debug --foreground --host --insecure --log-calls --remote-calls --drop-privileges " +
-		"--version --warm-start --help --port --socket --state-dir list unset getaddr 64 69 70 71 73 75 77 78") {
+		"--version --warm-start --help --port --socket --state-dir list unset getaddr firewall --format --table --zone --watch 64 69 70 71 73 75 77 78") {
 		if !strings.Contains(text, w) {
 			t.Errorf("--help doesn't mention %s", w)
 		}
@@ -114,6 +114,11 @@ func TestHelpNamesEveryFlag(t *testing.T) {
 			t.Errorf("--help doesn't mention --%s", k.name)
 		}
 	}
+	short := help("rpcbind")
+	if n := strings.Count(short, "\n"); n > 45 {
+		t.Errorf("--help has %d lines, more than fit a screen", n)
+	}
+	text += short
 	if !strings.Contains(text, "Usage: rpcbind ") || strings.Contains(text, "NAME [") {
 		t.Errorf("--help doesn't go by the program's name:\n%s", text)
 	}

@@ -4,14 +4,53 @@ import (
 	"strings"
 )
 
-// help returns the text of --help.
-func help(name string) string { return strings.ReplaceAll(helpText, "NAME", name) }
+// help returns the text of --help, which fits a screen.
+func help(name string) string { return strings.ReplaceAll(shortText, "NAME", name) }
+
+// manual returns the text of the command help, which has everything: hosts that serve files may have no manual pages.
+func manual(name string) string { return strings.ReplaceAll(helpText, "NAME", name) }
+
+const shortText = `Usage: NAME [flags]     serve RPC program numbers (RFC 1833), in place of rpcbind and portmap
+       NAME COMMAND
+
+  -f, --foreground       stay in the foreground; without it NAME returns when every socket is served
+  -h, --host ADDRESS     serve UDP and TCP on this address only, and loopback; may be repeated
+  -r, --remote-calls     make calls for others, as NIS broadcasts need
+  -i, --insecure         let every host register
+  -s, --drop-privileges  become _rpc, rpc or daemon once every socket is bound
+  -l, --log-calls        log every call
+      --exposure WHOM    whom to answer: world, lan or local; --allow RULE and --deny RULE say more
+      --admin-group GROUP, --metrics [ADDRESS:]PORT   who may watch the daemon
+      --port, --socket, --state-dir                   an instance beside the system's
+  -v, --version          print the version, the commit and what is built in
+
+Commands about the daemon, which take its flags too:
+  status     how it is, and who serves what          stop       end it
+  watch      calls, changes and refusals, live       reload     let it read its configuration again
+  doctor     what keeps it from starting             takeover   serve in the place of the one that runs
+  explain    which rule decides about a call         check-config  whether a configuration is right
+Commands to a portmapper, of another host with --host:
+  list       all registrations                       getaddr PROGRAM VERSION NETID
+  firewall   rules for the registered ports          set PROGRAM VERSION NETID ADDRESS
+  help       all flags, commands and exit codes      unset PROGRAM VERSION [NETID]
+
+Examples:
+  NAME takeover                     replace the rpcbind that runs; nobody has to register again
+  NAME status                       one line of health, and a table
+  NAME firewall --watch | nft -i    keep a chain of the ports registered now
+  NAME -f --state-dir /tmp/x --port 1111   an instance without privileges
+
+The manual: man gportmap, man gportmap.toml, or NAME help. Exit codes: 0 well, 1 the answer is no, 64 a
+mistake in the command line, 69 a port is in use, 75 another portmapper is running, 77 a privilege is missing.
+`
 
 const helpText = `Usage: NAME [flags]                        serve, in the background
        NAME list [--json]                  show all registrations
        NAME set PROGRAM VERSION NETID ADDRESS
        NAME unset PROGRAM VERSION [NETID]
        NAME getaddr PROGRAM VERSION NETID
+       NAME firewall [--format nft|firewalld|ufw] [--table TABLE] [--zone ZONE] [--watch [--interval TIME]]
+                                           print rules that let in what is registered, and follow changes
        NAME takeover [flags]               serve in the background in place of the portmapper that runs; if
                                            gportmap.service is installed, start that, without flags; with
                                            --enable also at the next boot, and by rpcbind's unit names
@@ -45,7 +84,7 @@ Flags, those of rpcbind with long names:
       --help             print this
 
 Settings, which are keys of /etc/gportmap.toml as well; flags go first. Host, port, socket, state-dir,
-insecure, log-calls, remote-calls and drop-privileges are keys too. docs/configuration.md tells more.
+insecure, log-calls, remote-calls and drop-privileges are keys too. gportmap.toml(5) tells more.
       --config FILE      read this file; without it /etc/gportmap.toml is read if it is there, but not with
                          --state-dir
       --exposure WHOM    whom to answer: world (default), lan or local
@@ -84,6 +123,12 @@ instance that a daemon with the same flags would be.
 Flags of the other commands:
       --socket PATH      ask the portmapper behind this local socket (default /run/rpcbind.sock)
       --host HOST[:PORT] ask another host's portmapper, over TCP; for getaddr over the transport NETID
+      --json             of list: print JSON
+      --format FORMAT    of firewall: nft (default), firewalld or ufw
+      --table TABLE      of firewall: nft's table in which a chain named gportmap is kept ("inet filter");
+                         jump to it from your own chain
+      --zone ZONE        of firewall: firewalld's zone
+      --watch            of firewall: go on, and print what follows each change; --interval TIME (2s)
 Addresses are universal addresses: 192.0.2.1.8.1 is port 8*256+1 of 192.0.2.1.
 
 Exit codes of status, those of the Linux Standard Base:

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"strings"
 
@@ -37,6 +38,8 @@ func run(name string, args []string, stdout, stderr io.Writer) int {
 			return checkConfig(name, args, stdout, stderr)
 		case "explain":
 			return explain(name, args, stdout, stderr)
+		case "help":
+			return print(stdout, manual(name))
 		}
 		if c, ok := controls()[args[0]]; ok {
 			return c.control(name, args, stdout, stderr)
@@ -51,7 +54,7 @@ func run(name string, args []string, stdout, stderr io.Writer) int {
 	case o.help:
 		return print(stdout, help(name))
 	case o.version:
-		return print(stdout, "gportmap "+versionName()+"\n")
+		return print(stdout, versionText())
 	}
 	return serve(name, o, stderr)
 }
@@ -67,6 +70,22 @@ func print(stdout io.Writer, text string) int {
 		return daemon.ExitSystem
 	}
 	return daemon.ExitOK
+}
+
+// versionText tells the version, the commit and what is built in.
+func versionText() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "gportmap %s\n", versionName())
+	if c := daemon.Commit(); c != "" {
+		fmt.Fprintf(&b, "commit %s\n", c)
+	}
+	fmt.Fprintf(&b, "%s %s/%s\n", runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, d := range info.Deps {
+			fmt.Fprintf(&b, "%s %s\n", d.Path, d.Version)
+		}
+	}
+	return b.String()
 }
 
 // versionName returns the version that the binary was built from.

@@ -34,10 +34,11 @@ type command struct {
 
 func commands() map[string]command {
 	return map[string]command{
-		"list":    {"list [--json]", 0, 0, list},
-		"set":     {"set PROGRAM VERSION NETID ADDRESS", 4, 4, set},
-		"unset":   {"unset PROGRAM VERSION [NETID]", 2, 3, unset},
-		"getaddr": {"getaddr PROGRAM VERSION NETID", 3, 3, getAddr},
+		"list":     {"list [--json]", 0, 0, list},
+		"set":      {"set PROGRAM VERSION NETID ADDRESS", 4, 4, set},
+		"unset":    {"unset PROGRAM VERSION [NETID]", 2, 3, unset},
+		"firewall": {"firewall [--format nft|firewalld|ufw] [--table TABLE] [--zone ZONE] [--watch [--interval TIME]]", 0, 0, firewall},
+		"getaddr":  {"getaddr PROGRAM VERSION NETID", 3, 3, getAddr},
 	}
 }
 
@@ -57,6 +58,13 @@ func operate(name string, args []string, stdout, stderr io.Writer) int {
 		f.BoolVar(&help, "help", false, "")
 		if args[0] == "list" {
 			f.BoolVar(&to.json, "json", false, "")
+		}
+		if args[0] == "firewall" {
+			f.StringVar(&to.firewall.format, "format", "nft", "")
+			f.StringVar(&to.firewall.table, "table", "inet filter", "")
+			f.StringVar(&to.firewall.zone, "zone", "", "")
+			f.BoolVar(&to.firewall.watch, "watch", false, "")
+			f.DurationVar(&to.firewall.interval, "interval", 2*time.Second, "")
 		}
 		if err := f.Parse(args[1:]); err != nil {
 			return daemon.WithExitCode(daemon.ExitUsage, fmt.Errorf("%s: %w; see --help", args[0], err))
@@ -85,6 +93,8 @@ type target struct {
 	socket string
 	host   string
 	json   bool // of list
+
+	firewall firewallFlags
 }
 
 // dial opens a connection to the portmapper: to another host's over the network given, to one of this host by its local

@@ -63,7 +63,7 @@ func (c control) control(name string, args []string, stdout, stderr io.Writer) i
 	case o.help:
 		return print(stdout, fmt.Sprintf("Usage: %s %s [the daemon's flags]\n", name, c.usage))
 	case o.version:
-		return print(stdout, "gportmap "+versionName()+"\n")
+		return print(stdout, versionText())
 	}
 	code, err := c.run(context.Background(), o, own, stdout)
 	if err != nil {

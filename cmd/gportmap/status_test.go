@@ -111,7 +111,7 @@ func TestStatusInJSON(t *testing.T) {
 	s := status(0)
 	_, version, _ := execute(t, "-v")
 	if s.State != daemon.StateRunning || s.Process == nil || s.Process.PID != r.cmd.Process.Pid || !s.Process.Gportmap || !s.Process.Same ||
-		version != "gportmap "+s.Process.Version+"\n" || s.Registrations == nil || *s.Registrations != 0 || s.Saved == nil || len(s.Serves) < 3 {
+		!strings.HasPrefix(version, "gportmap "+s.Process.Version+"\n") || s.Registrations == nil || *s.Registrations != 0 || s.Saved == nil || len(s.Serves) < 3 {
 		t.Errorf("%+v %+v", s, s.Process)
 	}
 	r.end(t, syscall.SIGKILL)

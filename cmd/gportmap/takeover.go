@@ -27,7 +27,7 @@ func takeOver(name string, args []string, stdout, stderr io.Writer) int {
 	case o.help:
 		return print(stdout, fmt.Sprintf("Usage: %s %s\n", name, takeoverUsage))
 	case o.version:
-		return print(stdout, "gportmap "+versionName()+"\n")
+		return print(stdout, versionText())
 	}
 	ctx, _, release := handleSignals()
 	installed := daemon.UnitInstalled(ctx)

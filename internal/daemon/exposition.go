@@ -15,7 +15,7 @@ func (r *reporter) Metrics() []byte {
 	const counter, gauge = "counter", "gauge"
 	var w metrics.Writer
 	w.One("gportmap_build_info", gauge, "Which program this is; always 1.", 1,
-		"version", r.version, "commit", commit(), "go", runtime.Version())
+		"version", r.version, "commit", Commit(), "go", runtime.Version())
 	w.Calls(&r.recorder.Calls, rpcbind.ProcedureName)
 	w.Latency(&r.recorder.Latency)
 	w.One("gportmap_rate_limited_total", counter, "Datagrams left unanswered because their network sent too many.", float64(r.limited.Load()))

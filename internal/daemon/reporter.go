@@ -54,7 +54,7 @@ func (p countLimited) MayAnswer(from portmap.Caller) bool {
 // Status tells everything but the single registrations.
 func (r *reporter) Status() admin.Status {
 	s := admin.Status{
-		Version: r.version, Commit: commit(), Go: runtime.Version(), PID: os.Getpid(), Started: r.started, Now: time.Now(),
+		Version: r.version, Commit: Commit(), Go: runtime.Version(), PID: os.Getpid(), Started: r.started, Now: time.Now(),
 		Listeners: r.listeners, Goroutines: runtime.NumGoroutine(), MemoryBytes: residentMemory(),
 		Clients: r.recorder.Clients(), RateLimited: r.limited.Load(), State: r.stateDocument(),
 	}
@@ -159,8 +159,8 @@ func processDocument(h instance.Holder) *admin.Process {
 	return nil
 }
 
-// commit returns the revision that the program was built from, if that is known.
-func commit() string {
+// Commit returns the revision that the program was built from, if that is known.
+func Commit() string {
 	b, ok := debug.ReadBuildInfo()
 	if !ok {
 		return ""

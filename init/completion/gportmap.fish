@@ -1,0 +1,46 @@
+# fish completion of gportmap
+set -l commands status watch doctor stop reload takeover check-config explain list set unset getaddr firewall help
+set -l ask list set unset getaddr firewall help
+complete -c gportmap -f
+complete -c gportmap -n "not __fish_seen_subcommand_from $commands" -a "$commands"
+set -l daemon "not __fish_seen_subcommand_from $ask"
+complete -c gportmap -n "$daemon" -s a -l abort -d 'with -d: a fault shows all stacks'
+complete -c gportmap -n "$daemon" -s d -l debug -d 'log more, and every call'
+complete -c gportmap -n "$daemon" -s f -l foreground -d 'stay in the foreground'
+complete -c gportmap -n "$daemon" -s i -l insecure -d 'let every host register'
+complete -c gportmap -n "$daemon" -s l -l log-calls -d 'log every call'
+complete -c gportmap -n "$daemon" -s r -l remote-calls -d 'make calls for others'
+complete -c gportmap -n "$daemon" -s s -l drop-privileges -d 'become _rpc, rpc or daemon'
+complete -c gportmap -n "$daemon" -l takeover -d 'serve in the place of the portmapper that runs'
+complete -c gportmap -n "$daemon" -s v -l version -d 'print the version'
+complete -c gportmap -n "$daemon" -s w -l warm-start -d accepted
+complete -c gportmap -n "$daemon" -l config -r -F -d 'configuration file'
+complete -c gportmap -n "$daemon" -l exposure -x -a 'world lan local' -d 'whom to answer'
+complete -c gportmap -n "$daemon" -l allow -x -d 'let in'
+complete -c gportmap -n "$daemon" -l deny -x -d 'keep out'
+complete -c gportmap -n "$daemon" -l root-only -x -d 'only root may register it'
+complete -c gportmap -n "$daemon" -l strict-set -d 'only at ports of the caller'
+complete -c gportmap -n "$daemon" -l remote-call-to -x -d 'with -r: call this for others'
+complete -c gportmap -n "$daemon" -l answer-rate -x -d 'datagrams a second for each network'
+complete -c gportmap -n "$daemon" -l max-registrations -x -d 'in all'
+complete -c gportmap -n "$daemon" -l max-registrations-per-owner -x -d 'of each user'
+complete -c gportmap -n "$daemon" -l max-string -x -d 'octets of a netid or address'
+complete -c gportmap -n "$daemon" -l admin-group -x -a '(__fish_complete_groups)' -d 'who may open the admin socket'
+complete -c gportmap -n "$daemon" -l metrics -x -d 'serve metrics over TCP'
+complete -c gportmap -n "$daemon" -l port -x -d 'UDP and TCP port'
+complete -c gportmap -n "$daemon" -l state-dir -x -a '(__fish_complete_directories)' -d 'directory of the instance'
+complete -c gportmap -s h -l host -x -a '(__fish_print_hostnames)' -d 'address to serve, or portmapper to ask'
+complete -c gportmap -l socket -r -F -d 'local socket'
+complete -c gportmap -l help -d 'print the usage'
+complete -c gportmap -n '__fish_seen_subcommand_from status watch doctor explain list' -l json -d 'print JSON'
+complete -c gportmap -n '__fish_seen_subcommand_from doctor' -l fix -d 'remove stale files'
+complete -c gportmap -n '__fish_seen_subcommand_from watch firewall' -l interval -x -d 'between two looks'
+complete -c gportmap -n '__fish_seen_subcommand_from watch' -l count -x -d 'how often'
+complete -c gportmap -n '__fish_seen_subcommand_from explain' -l on -x -d 'arrival interface'
+complete -c gportmap -n '__fish_seen_subcommand_from explain' -l to -x -d 'address called'
+complete -c gportmap -n '__fish_seen_subcommand_from check-config' -F
+complete -c gportmap -n '__fish_seen_subcommand_from firewall' -l format -x -a 'nft firewalld ufw' -d 'of the rules'
+complete -c gportmap -n '__fish_seen_subcommand_from firewall' -l table -x -d 'of nft'
+complete -c gportmap -n '__fish_seen_subcommand_from firewall' -l zone -x -d 'of firewalld'
+complete -c gportmap -n '__fish_seen_subcommand_from firewall' -l watch -d 'follow changes'
+complete -c gportmap -n '__fish_seen_subcommand_from set unset getaddr' -a 'udp tcp udp6 tcp6 local'
