@@ -45,8 +45,9 @@ test-kernel: bed ## as root on Debian: with the NFS server of Debian's kernel, i
 	@BED_DIR='$(BED_DIR)' sh .ci/bed/run kernel bin/bed
 
 # What these two copy into their machines.
-bed:
+bed: package
 	@CGO_ENABLED=0 $(GO) build -o bin/bed/ ./internal/bed/callers ./cmd/gportmap
+	@cp bin/package/gportmap_*_amd64.deb bin/bed/gportmap.deb
 
 fuzz: ## each fuzz target for FUZZTIME (5s)
 	@set -e; for pkg in $$($(GO) list ./...); do \

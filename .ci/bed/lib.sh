@@ -16,7 +16,7 @@ suite() { sed -n 's/^VERSION_CODENAME=//p' /etc/os-release; }
 
 mirror() {
   apt-get indextargets --format '$(CREATED_BY) $(REPO_URI) $(CODENAME)' |
-    awk -v s="$(suite)" '$1 == "Packages" && $3 == s { print $2; exit }'
+    awk -v s="$(suite)" '$1 == "Packages" && $3 == s { sub("/*$", "", $2); print $2; exit }'
 }
 
 sources() {

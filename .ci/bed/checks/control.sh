@@ -4,6 +4,7 @@
 . /bed/checks/servers.sh
 . /bed/checks/callers.sh
 
+servers_ready
 check "rpcbind: rpc.statd, nfs-ganesha and ypserv register" start_servers
 calling
 check "rpcbind: restarted" systemctl restart rpcbind.service

@@ -1,18 +1,24 @@
-# servers.sh: servers that register with the portmapper: rpc.statd, nfs-ganesha and ypserv, by their own units.
+# servers.sh: servers that register with the portmapper, started by their own units: rpc.statd, nfs-ganesha and ypserv.
 
-# start_servers: start them and wait until they are registered
-start_servers() {
+servers="rpc-statd.service nfs-ganesha.service ypserv.service"
+
+# servers_ready: make their files; call it once
+servers_ready() {
   mkdir -p /srv/export
-  mountpoint -q /srv/export || mount -t tmpfs export /srv/export # nfs-ganesha wants a file system that gives handles
+  mount -t tmpfs export /srv/export # nfs-ganesha wants a file system that gives handles
   cat >/etc/ganesha/ganesha.conf <<'C'
 NFS_CORE_PARAM { Protocols = 3, 4; Enable_NLM = true; Enable_RQUOTA = true; }
 EXPORT { Export_Id = 1; Path = /srv/export; Pseudo = /export; Protocols = 3, 4; Access_Type = RW; SecType = sys; FSAL { Name = VFS; } }
 NFSv4 { Graceless = true; }
 C
-  echo bed >/etc/defaultdomain
-  domainname bed
-  # Without systemd's watch over what the container doesn't have: realtime, huge limits.
-  systemctl start rpc-statd.service nfs-ganesha.service ypserv.service
+  # The rpc.statd that nfs-ganesha's package would start is the same that rpc-statd.service starts.
+  systemctl -q mask --runtime nfs-ganesha-lock.service
+  echo bed >/etc/defaultdomain # of NIS
+}
+
+# start_servers: and wait until they are registered
+start_servers() {
+  systemctl start $servers
   within 30 all_registered
 }
 
@@ -23,7 +29,9 @@ all_registered() {
   done
 }
 
-servers="rpc-statd.service nfs-ganesha.service ypserv.service"
-
 # pids: who the servers are; another answer later means that one was started again
-pids() { for unit in $servers; do main_pid "$unit"; done; }
+pids() { for unit in $servers; do echo "$unit $(main_pid "$unit")"; done; }
+
+# Systemd starts ypserv again whenever it starts rpcbind.service again, whoever that is, because ypserv.service says
+# Requires=rpcbind.service: then it has another port. These are as above, but for that.
+but_for_ypserv() { sed '/ypserv/s/[0-9.:]*\.[0-9]*\.[0-9]* \|service [0-9]*/(again) /'; }

@@ -1,0 +1,12 @@
+#!/bin/sh
+# install.sh: the package by apt, over an rpcbind that serves.
+. /bed/checks/lib.sh
+
+check "the package is installed" install /bed/files/gportmap.deb
+check "rpcbind's package is gone" not installed rpcbind
+check "gportmap.service is active: $(status gportmap.service)" active gportmap.service
+pid=$(main_pid gportmap.service)
+check "not root" not grep -q '^Uid:.0' "/proc/$pid/status"
+check "no capability" grep -q '^CapEff:.0000000000000000$' "/proc/$pid/status"
+check "its rpcinfo is rpcinfo(8)" sh -c '/usr/sbin/rpcinfo -p >/tmp/1 && /var/cache/bed/rpcinfo -p >/tmp/2 && diff /tmp/1 /tmp/2'
+check "no unit failed" test -z "$(systemctl --failed --no-legend)"
