@@ -71,27 +71,21 @@ type answer interface {
 	json(n names) any
 }
 
-// run asks the host and prints the answer. If there are both an answer and an error, that decides about the exit code.
+// run asks the host and prints the answer. If there are both an answer and an error, the error decides about the exit code.
 func (a *asker) run(ctx context.Context) error {
 	got, err := a.ask(ctx)
+	printed := error(nil)
 	switch {
-	case errors.Is(err, errUsage):
-		return err
-	case a.opt.json && got == nil && err != nil && !errors.Is(err, errFailed):
-		if err := a.printJSON(jsonError{Host: a.host, Error: explain(err)}); err != nil {
-			return err
-		}
-		return errFailed
-	case got == nil:
-		return err
-	case a.opt.json:
-		if err := a.printJSON(got.json(a.names)); err != nil {
-			return err
-		}
-		return err
+	case got != nil && a.opt.json:
+		printed = a.printJSON(got.json(a.names))
+	case got != nil:
+		printed = a.print(got.text(a.names))
+	case a.opt.json && err != nil && !errors.Is(err, errFailed):
+		printed = a.printJSON(jsonError{Host: a.host, Error: explain(err)})
+		err = errFailed
 	}
-	if err := a.print(got.text(a.names)); err != nil {
-		return err
+	if printed != nil {
+		return printed
 	}
 	return err
 }

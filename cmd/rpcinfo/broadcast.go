@@ -37,7 +37,7 @@ func (a *asker) broadcast(ctx context.Context) error {
 	defer cancel()
 	for answer, err := range config.Broadcast(ctx, rpcbind.RemoteCall{Program: prog, Version: vers}) {
 		if err != nil {
-			return failure{text: "rpcinfo: broadcast failed: " + string(cantSend) + ": " + reason(err)}
+			return broadcastFailure(err)
 		}
 		at, ok := rpcbind.ParseUAddr(answer.Addr)
 		if !ok {
@@ -79,13 +79,17 @@ func (a *asker) broadcastNetwork() (string, error) {
 	return "", failure{text: "rpcinfo: broadcast failed: " + string(unknownProtocol)}
 }
 
-// reason is what an error of package rpcbind says beyond what was asked of whom.
-func reason(err error) string {
+// broadcastFailure is the error of a broadcast that could be sent nowhere.
+func broadcastFailure(err error) error {
 	var e *rpcbind.Error
 	if errors.As(err, &e) {
-		err = e.Err
+		err = e.Err // what was asked is known
 	}
-	return err.Error()
+	status := unknownProtocol // there is nothing to send it to
+	if errno(err) != 0 {
+		status = cantSend
+	}
+	return failure{text: "rpcinfo: broadcast failed: " + string(status), hint: err.Error()}
 }
 
 // hostNames finds the names of hosts, of each once.
