@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -81,16 +82,24 @@ func instanceFor(t *testing.T) an {
 	return an{filepath.Join(dir, "d"), freePort(t)}
 }
 
-// freePort returns a port that is free for TCP and UDP of both families.
+// Ports that the kernel gives to nobody who doesn't ask for one by number: it begins at 32768, see
+// net.ipv4.ip_local_port_range. A daemon that is started again must not find a passer-by's connection on its port.
+const (
+	firstFreePort = 10_000
+	lastFreePort  = 32_767
+)
+
+// freePort returns a port that is free for TCP and UDP of both families, and stays so unless somebody wants that very one.
 func freePort(t *testing.T) int {
 	t.Helper()
 	for range 100 {
-		u, err := net.ListenPacket("udp", ":0")
+		port := firstFreePort + rand.IntN(lastFreePort-firstFreePort+1)
+		at := fmt.Sprintf(":%d", port)
+		u, err := net.ListenPacket("udp", at)
 		if err != nil {
-			t.Fatal(err)
+			continue
 		}
-		port := u.LocalAddr().(*net.UDPAddr).Port
-		l, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
+		l, err := net.Listen("tcp", at)
 		u.Close()
 		if err == nil {
 			l.Close()
