@@ -102,6 +102,21 @@ func TestEndlessReply(t *testing.T) {
 	}
 }
 
+// A reply as long as is taken, of versions that all differ: every mode is through with it long before a minute.
+func TestLongestLists(t *testing.T) {
+	w := testWorld(t)
+	var list []byte
+	for i := uint32(0); len(list) < oncrpc.DefaultMaxReply-100; i++ {
+		list = rpcbind.AppendRPCBElement(list, rpcbind.RPCB{Program: 5, Version: i, Netid: rpcbind.Netid(fmt.Sprint(i))})
+	}
+	portmapper(t, &w, map[uint32]oncrpc.Procedures{3: {rpcbind.ProcDump: answering(xdr.AppendBool(list, false))}})
+	for _, arguments := range []string{"", "-s", "--json", "--json -s", "--watch --count 2 --interval 10ms"} {
+		if got := runIn(t, w, arguments); got.code != 0 || len(got.stdout) < 1<<20 {
+			t.Errorf("rpcinfo %s: exit %d, %d octets\n%s", arguments, got.code, len(got.stdout), got.stderr)
+		}
+	}
+}
+
 // A server that says it has all versions is not called four billion times, and one with none isn't believed.
 func TestHostileVersions(t *testing.T) {
 	for _, c := range []struct {

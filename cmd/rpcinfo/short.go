@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/gportmap/gportmap/pkg/rpcbind"
@@ -27,6 +28,16 @@ type programLine struct {
 func (s inShort) lines() []*programLine {
 	var lines []*programLine
 	of := make(map[uint32]*programLine)
+	type part struct {
+		program uint32
+		text    string
+	}
+	seen := make(map[part]bool) // a server may send 100,000 versions of a program
+	isNew := func(p part) bool {
+		was := seen[p]
+		seen[p] = true
+		return !was
+	}
 	for _, r := range s.list {
 		l, ok := of[r.Program]
 		if !ok {
@@ -34,10 +45,10 @@ func (s inShort) lines() []*programLine {
 			of[r.Program] = l
 			lines = append(lines, l)
 		}
-		if !slices.Contains(l.versions, r.Version) {
+		if isNew(part{r.Program, "version " + strconv.FormatUint(uint64(r.Version), 10)}) {
 			l.versions = append(l.versions, r.Version)
 		}
-		if !slices.Contains(l.netids, string(r.Netid)) {
+		if isNew(part{r.Program, "netid " + string(r.Netid)}) {
 			l.netids = append(l.netids, string(r.Netid))
 		}
 	}

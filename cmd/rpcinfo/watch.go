@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/gportmap/gportmap/pkg/rpcbind"
@@ -20,6 +21,9 @@ const (
 	eventSilent       = "unreachable"  // !
 	eventBack         = "reachable"    // !
 )
+
+// watchIndent is as wide as the time and the sign of an event.
+const watchIndent = "           "
 
 // watcher tells of registrations that come and go. A change of address or owner is a - and a +.
 type watcher struct {
@@ -151,7 +155,12 @@ func compareRPCB(x, y rpcbind.RPCB) int {
 // tellListed tells what there was at the begin.
 func (w *watcher) tellListed(list []rpcbind.RPCB) error {
 	if !w.a.opt.json {
-		return w.a.print("           " + listHead + w.rows(list))
+		var b strings.Builder
+		b.WriteString(watchIndent + listHead)
+		for _, r := range list {
+			b.WriteString(watchIndent + listLine(r, w.a.names))
+		}
+		return w.a.print(b.String())
 	}
 	for _, r := range list {
 		if err := w.tell(eventListed, "", &r); err != nil {
@@ -159,14 +168,6 @@ func (w *watcher) tellListed(list []rpcbind.RPCB) error {
 		}
 	}
 	return nil
-}
-
-func (w *watcher) rows(list []rpcbind.RPCB) string {
-	rows := ""
-	for _, r := range list {
-		rows += "           " + listLine(r, w.a.names)
-	}
-	return rows
 }
 
 // tell prints an event: one with a registration, or one with a text.
