@@ -99,6 +99,14 @@ insecure, log-calls, remote-calls and drop-privileges are keys too. gportmap.tom
       --max-registrations N      in all, an eighth for root alone (65536)
       --max-registrations-per-owner N  of each user but root (4096)
       --max-string OCTETS        of a netid or address that is registered (256)
+      --max-connections N        over TCP (16384); one more closes the idlest from another host
+      --max-connections-each N   of an address of another host, or a user but root by the local socket (256)
+      --max-record OCTETS        of a call on a stream (9000)
+      --max-calls-in-flight N    with -r: calls for others that wait for an answer (64)
+      --max-lookup-stats N, --max-remote-stats N  that GETSTAT lists for each version (48 and 24)
+      --max-log-lines N          a second, errors apart (1000); 0: all
+      --idle-timeout TIME, --record-timeout TIME  close a TCP connection without a call, or without the rest
+                                 of one (6m and 35s)
 
 Settings for who watches the daemon; metrics are in Prometheus's text format, at /metrics:
       --admin-group GROUP  let this group, a name or a number, open the admin socket beside root: it is

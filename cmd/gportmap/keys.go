@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/gportmap/gportmap/internal/access"
 	"github.com/gportmap/gportmap/internal/config"
@@ -57,19 +58,24 @@ func keys() []key {
 	return append(list, limitKeys()...)
 }
 
+// many is more than anybody wants.
+const many = 1 << 30
+
 // limitKeys are the settings that bound something.
 func limitKeys() []key {
-	const many = 1 << 30
 	return []key{
-		{"answer-rate", "", config.Number, true, func(o *options, v []string) error {
-			err := number(0, many, func(o *options) *int { return &o.Limits.AnswerRate })(o, v)
-			if o.Limits.AnswerRate == 0 {
-				o.Limits.AnswerRate = -1 // no limit; 0 is the default
-			}
-			return err
-		}},
+		{"answer-rate", "", config.Number, true, orNone(func(o *options) *int { return &o.Limits.AnswerRate })},
 		{"max-registrations", "", config.Number, true, number(1, many, func(o *options) *int { return &o.Limits.Registrations })},
 		{"max-registrations-per-owner", "", config.Number, true, number(1, many, func(o *options) *int { return &o.Limits.RegistrationsPerOwner })},
+		{"max-connections", "", config.Number, true, number(1, many, func(o *options) *int { return &o.Limits.Connections })},
+		{"max-connections-each", "", config.Number, true, number(1, many, func(o *options) *int { return &o.Limits.ConnectionsEach })},
+		{"max-record", "", config.Number, true, number(400, 1<<20, func(o *options) *int { return &o.Limits.RecordOctets })},
+		{"max-calls-in-flight", "", config.Number, true, number(1, 10_000, func(o *options) *int { return &o.Limits.CallsInFlight })},
+		{"max-lookup-stats", "", config.Number, false, number(1, 48, func(o *options) *int { return &o.Limits.LookupStats })},
+		{"max-remote-stats", "", config.Number, false, number(1, 24, func(o *options) *int { return &o.Limits.RemoteStats })},
+		{"max-log-lines", "", config.Number, true, orNone(func(o *options) *int { return &o.Limits.LogLines })},
+		{"idle-timeout", "", config.Text, true, seconds(func(o *options) *time.Duration { return &o.Limits.IdleTimeout })},
+		{"record-timeout", "", config.Text, true, seconds(func(o *options) *time.Duration { return &o.Limits.RecordTimeout })},
 		{"max-string", "", config.Number, true, number(64, 9000, func(o *options) *int { return &o.Limits.StringOctets })},
 	}
 }
@@ -102,6 +108,29 @@ func number(least, most int, at func(*options) *int) func(*options, []string) er
 			return fmt.Errorf("%q: give a number from %d to %d", v[0], least, most)
 		}
 		*at(o) = n
+		return nil
+	}
+}
+
+// orNone reads a number, of which 0 says that there is no limit.
+func orNone(at func(*options) *int) func(*options, []string) error {
+	return func(o *options, v []string) error {
+		err := number(0, many, at)(o, v)
+		if *at(o) == 0 {
+			*at(o) = -1 // 0 is the default there
+		}
+		return err
+	}
+}
+
+// seconds reads a time, as "35s" or "6m".
+func seconds(at func(*options) *time.Duration) func(*options, []string) error {
+	return func(o *options, v []string) error {
+		d, err := time.ParseDuration(v[0])
+		if err != nil || d < time.Second || d > 24*time.Hour {
+			return fmt.Errorf("%q: give a time from 1s to 24h, as 35s or 6m", v[0])
+		}
+		*at(o) = d
 		return nil
 	}
 }

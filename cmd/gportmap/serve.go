@@ -42,6 +42,7 @@ func serve(name string, o options, stderr io.Writer) int {
 	handler := logging.New(sink, level)
 	defer handler.Close()
 	o.Log = slog.New(handler)
+	o.LogRate = handler.SetRate
 	o.Version = versionName()
 	abortOnPanic(o)
 

@@ -57,6 +57,8 @@ type Config struct {
 	// Reread, if not nil, returns the configuration as it is now, for Hangups, and the names of settings in it that differ
 	// from those at the start and that only a start applies.
 	Reread func() (Config, []string, error)
+	// LogRate, if not nil, bounds the lines that Log takes in a second, 0 for no bound.
+	LogRate func(lines int)
 	// LogCalls logs every call.
 	LogCalls bool
 	// Log is where the daemon logs; nil discards.

@@ -2,9 +2,13 @@ package daemon
 
 import (
 	"cmp"
+	"os"
+	"time"
 
 	"github.com/gportmap/gportmap/internal/access"
 	"github.com/gportmap/gportmap/internal/registry"
+	"github.com/gportmap/gportmap/internal/server"
+	"github.com/gportmap/gportmap/internal/sys"
 )
 
 // Limits bound what callers can use up. A zero field stands for a default that holds on a small machine.
@@ -18,6 +22,21 @@ type Limits struct {
 	RegistrationsPerOwner int
 	// StringOctets is the length of a netid and that of an address in a registration.
 	StringOctets int
+	// Connections is the number of TCP connections.
+	Connections int
+	// ConnectionsEach is the number of connections of one address of another host, and by the local socket of one user but
+	// root.
+	ConnectionsEach int
+	// RecordOctets is the length of a call on a stream.
+	RecordOctets int
+	// CallsInFlight is the number of calls made for others that wait for an answer.
+	CallsInFlight int
+	// LookupStats and RemoteStats are how many programs GETSTAT lists for each version.
+	LookupStats, RemoteStats int
+	// LogLines is the number of lines that are logged in a second; below zero there is no limit.
+	LogLines int
+	// IdleTimeout and RecordTimeout close a TCP connection that brought nothing, or no whole call, for so long.
+	IdleTimeout, RecordTimeout time.Duration
 }
 
 // The defaults.
@@ -25,6 +44,8 @@ const (
 	defaultRegistrations         = 65536 // some 40 MiB, with the lists for DUMP
 	defaultRegistrationsPerOwner = 4096
 	defaultStringOctets          = 256 // a path has at most 108, an IP address 47
+	defaultConnectionsEach       = 256
+	defaultLogLines              = 1000
 )
 
 // rootShare is which part of the registrations is kept for root.
@@ -35,7 +56,30 @@ func (l Limits) complete() Limits {
 	l.Registrations = cmp.Or(l.Registrations, defaultRegistrations)
 	l.RegistrationsPerOwner = cmp.Or(l.RegistrationsPerOwner, defaultRegistrationsPerOwner)
 	l.StringOctets = cmp.Or(l.StringOctets, defaultStringOctets)
+	l.ConnectionsEach = cmp.Or(l.ConnectionsEach, defaultConnectionsEach)
+	l.CallsInFlight = cmp.Or(l.CallsInFlight, server.DefaultMaxInFlight)
+	l.LogLines = cmp.Or(l.LogLines, defaultLogLines)
 	return l
+}
+
+// reservedDescriptors are kept for root's connections, and for files.
+const reservedDescriptors = 10
+
+// server puts the limits into the configuration of a server, which has its own defaults for zero fields.
+func (l Limits) server(c server.Config) server.Config {
+	c.MaxConnections, c.MaxConnectionsEach, c.MaxRecord = l.Connections, l.ConnectionsEach, l.RecordOctets
+	c.IdleTimeout, c.RecordTimeout = l.IdleTimeout, l.RecordTimeout
+	return c
+}
+
+// connectionDescriptors returns how many descriptors there are for connections, 0 if that can't be told.
+func connectionDescriptors() int {
+	limit := sys.DescriptorLimit()
+	open, err := os.ReadDir("/proc/self/fd")
+	if err != nil || limit == 0 {
+		return 0
+	}
+	return max(1, limit-len(open)-reservedDescriptors)
 }
 
 // table returns the limits of the table.

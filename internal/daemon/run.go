@@ -156,17 +156,19 @@ func serve(ctx context.Context, c Config, sockets []*sys.Socket, k *keeper, tabl
 		dead: newDeadServers(c.Log, host.isOwn), recorder: admin.NewRecorder(refusals(c.Log)),
 	}
 	pm := portmap.Config{
-		Table:   table,
-		Policy:  countLimited{door.policy, &report.limited},
-		Now:     func() uint32 { return uint32(time.Now().Unix()) },
-		Dead:    report.dead.isDead,
-		Refused: logRefused(c.Log),
-		Count:   report.recorder.Called,
+		Table:       table,
+		Policy:      countLimited{door.policy, &report.limited},
+		Now:         func() uint32 { return uint32(time.Now().Unix()) },
+		Dead:        report.dead.isDead,
+		Refused:     logRefused(c.Log),
+		LookupStats: c.Limits.LookupStats, RemoteStats: c.Limits.RemoteStats,
+		Count: report.recorder.Called,
 	}
 	table.SetClock(pm.Now)
 	var relay *server.Relay
 	if c.RemoteCalls {
 		relay = server.NewRelay(0)
+		relay.SetLimit(c.Limits.CallsInFlight)
 		pm.Relay = relay
 	}
 	if c.LogCalls {
@@ -179,10 +181,13 @@ func serve(ctx context.Context, c Config, sockets []*sys.Socket, k *keeper, tabl
 		<-watched
 		return WithExitCode(ExitSystem, err)
 	}
-	s := server.New(server.Config{
+	sc := server.Config{
 		Portmapper: host.portmapper, Relay: relay, Log: c.Log, Loopback: host.isLoopback, Answered: report.recorder.Answered,
 		Keeper: k.forServer(), Connections: k.connections,
-	})
+		Descriptors: connectionDescriptors(),
+	}
+	s := server.New(c.Limits.server(sc))
+	c.setLogRate()
 	report.server = s
 	defer desk.serve(report)()
 
@@ -197,7 +202,7 @@ func serve(ctx context.Context, c Config, sockets []*sys.Socket, k *keeper, tabl
 			}
 			return text
 		},
-		reload: (&reloader{config: c, door: door, table: table}).reload,
+		reload: (&reloader{config: c, door: door, table: table, relay: relay, server: s, serverConfig: sc}).reload,
 	}
 	var watching sync.WaitGroup
 	lists := door.watch(ctx)

@@ -7,6 +7,7 @@
 package portmap
 
 import (
+	"cmp"
 	"sync/atomic"
 
 	"github.com/gportmap/gportmap/internal/registry"
@@ -28,6 +29,9 @@ type Config struct {
 	Dead func(e *registry.Entry) bool
 	// Refused, if not nil, is told of each SET and UNSET of somebody who may register that was refused.
 	Refused func(Refused)
+	// LookupStats and RemoteStats are how many lookups and remote calls GETSTAT lists for each version: at most
+	// MaxLookupStats and MaxRemoteStats, which 0 stands for.
+	LookupStats, RemoteStats int
 	// Observe, if not nil, sees every message that got as far as this package, with its reply, which is empty for
 	// silence. Both are valid only during the call.
 	Observe func(from Caller, call, reply []byte)
@@ -62,6 +66,8 @@ type Portmapper struct {
 // New returns a Portmapper that knows no interfaces yet: see [Portmapper.SetInterfaces].
 func New(c Config) *Portmapper {
 	p := &Portmapper{table: c.Table, policy: c.Policy, now: c.Now, relay: c.Relay, dead: c.Dead, refused: c.Refused, observe: c.Observe, count: c.Count}
+	p.stats.lookups = min(cmp.Or(c.LookupStats, MaxLookupStats), MaxLookupStats)
+	p.stats.remotes = min(cmp.Or(c.RemoteStats, MaxRemoteStats), MaxRemoteStats)
 	p.interfaces.Store(NewInterfaces(nil))
 	return p
 }

@@ -13,8 +13,8 @@ import (
 // (CVE-2026-94640); with them full, GETSTAT's result has at most 8,000 octets:
 // 3 × (68 + 48 × 32 + 24 × 40) + the header of 24.
 const (
-	maxAddrStats   = 48
-	maxRemoteStats = 24
+	MaxLookupStats = 48
+	MaxRemoteStats = 24
 )
 
 // statProcs is the number of procedure counters of each version in GETSTAT's result (RFC 1833 section 2.1,
@@ -23,7 +23,9 @@ const statProcs = 13
 
 // statistics is what GETSTAT answers: a block for each of the versions 2, 3 and 4.
 type statistics struct {
-	blocks [3]statBlock
+	blocks  [3]statBlock
+	lookups int // how many elements each list of lookups has at most
+	remotes int
 }
 
 type statBlock struct {
@@ -70,11 +72,11 @@ func (s *statistics) block(vers uint32) *statBlock { return &s.blocks[vers-rpcbi
 func (s *statistics) called(vers, proc uint32) { s.block(vers).calls[proc].Add(1) }
 
 func (s *statistics) lookedUp(vers uint32, k addrKey, o outcome) {
-	s.block(vers).addrs.count(k, maxAddrStats, o)
+	s.block(vers).addrs.count(k, s.lookups, o)
 }
 
 func (s *statistics) calledRemote(vers uint32, k remoteKey, o outcome) {
-	s.block(vers).remote.count(k, maxRemoteStats, o)
+	s.block(vers).remote.count(k, s.remotes, o)
 }
 
 func (l *statList[K]) count(k K, limit int, o outcome) {

@@ -211,14 +211,14 @@ func TestMadeUpPrograms(t *testing.T) {
 // TestFullLists fills every list with registered programs, with the longest netids there are.
 func TestFullLists(t *testing.T) {
 	var entries []rpcbind.RPCB
-	for i := range uint32(maxAddrStats + 10) {
+	for i := range uint32(MaxLookupStats + 10) {
 		entries = append(entries,
 			rpcbind.RPCB{Program: 300001 + i, Version: 1, Netid: "tcp", Addr: "0.0.0.0.8.1"},
 			rpcbind.RPCB{Program: 300001 + i, Version: 1, Netid: "udp6", Addr: "::.8.1"},
 			rpcbind.RPCB{Program: 300001 + i, Version: 1, Netid: "local", Addr: "/run/x"})
 	}
 	p := newSubject(t, entries...)
-	for i := range uint32(maxAddrStats + 10) {
+	for i := range uint32(MaxLookupStats + 10) {
 		ask(p, localCaller(UDP), callTo(2, 3, words(300001+i, 1, 6, 0)))
 		ask(p, localCaller(Local), callTo(3, 3, rpcbOf(300001+i, 1, "", "", "")))
 		ask(p, localCaller(Local), callTo(4, 3, rpcbOf(300001+i, 1, "", "", "")))
@@ -237,12 +237,12 @@ func TestFullLists(t *testing.T) {
 		t.Error("a made-up program took the place of one that is in use")
 	}
 	var listed []uint32
-	for i := range uint32(maxAddrStats + 10) {
+	for i := range uint32(MaxLookupStats + 10) {
 		if count(addrStat(300001+i, 1, 1, 0, "local")) > 0 {
 			listed = append(listed, i)
 		}
 	}
-	if len(listed) != maxAddrStats || listed[0] != 10 {
-		t.Errorf("listed are the programs %v, want the last %d", listed, maxAddrStats)
+	if len(listed) != MaxLookupStats || listed[0] != 10 {
+		t.Errorf("listed are the programs %v, want the last %d", listed, MaxLookupStats)
 	}
 }

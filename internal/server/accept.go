@@ -137,7 +137,19 @@ func (s *Server) open(conn net.Conn, k keeping) {
 		return
 	}
 	c.keeping = k
-	s.connections.add(c, s.config.MaxConnections)
+	c.identify()
+	var b bounds // none for one that was served already
+	if l := s.limits.Load(); !k.adopted {
+		b = bounds{l.MaxConnections, l.MaxConnectionsEach, l.Descriptors}
+	}
+	if !s.connections.add(c, b) {
+		if s.refused.begins() {
+			s.config.Log.Warn("a connection was refused: its address or user has too many, or there is no place; "+
+				"further ones within a minute are not reported", "from", conn.RemoteAddr(), "uid", c.stream.from.UID)
+		}
+		_ = conn.Close()
+		return
+	}
 	go func() {
 		defer s.connections.remove(c)
 		c.serve()

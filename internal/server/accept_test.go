@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gportmap/gportmap/internal/portmap"
 	"github.com/gportmap/gportmap/internal/sys"
 )
 
@@ -242,7 +244,7 @@ func TestAcceptErrorsOfTheListener(t *testing.T) {
 func TestPauseEndsWhenAConnectionCloses(t *testing.T) {
 	s := New(Config{Portmapper: &fake{}})
 	c := &connection{server: s}
-	s.connections.add(c, 1)
+	s.connections.add(c, bounds{tcp: 1})
 	s.connections.remove(c)
 	s.pause(time.Hour, s.connections.freed)
 	close(s.stopped)
@@ -273,9 +275,117 @@ func TestMaxConnections(t *testing.T) {
 func TestCloseIdlestWithoutOne(t *testing.T) {
 	s := New(Config{Portmapper: &fake{}})
 	r := newRig(t, Config{Portmapper: &fake{}}, listenLocal(t))
-	s.connections.add(r.connection, 1)
+	s.connections.add(r.connection, bounds{tcp: 1})
 	defer s.connections.remove(r.connection)
 	if s.connections.closeIdlest() {
 		t.Error("a local connection was closed")
+	}
+}
+
+// pipeFrom makes a connection of a caller for a table that closes it by itself.
+func pipeFrom(t *testing.T, s *Server, from portmap.Caller) *connection {
+	t.Helper()
+	ours, theirs := net.Pipe()
+	t.Cleanup(func() { ours.Close(); theirs.Close() })
+	return &connection{server: s, conn: pipeConn{ours}, local: from.Transport == portmap.Local, stream: stream{from: from}}
+}
+
+type pipeConn struct{ net.Conn }
+
+func (pipeConn) CloseWrite() error { return nil }
+
+func (pipeConn) SyscallConn() (syscall.RawConn, error) { return nil, errors.ErrUnsupported }
+
+// TestWhoLosesAtABound fills a table with each kind of caller: one peer's newest connection loses, callers on this host lose
+// nothing to others, and root's have a reserve.
+func TestWhoLosesAtABound(t *testing.T) {
+	remote := func(n byte) portmap.Caller {
+		return portmap.Caller{Transport: portmap.TCP, Remote: netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, n}), 900)}
+	}
+	loopback := portmap.Caller{Transport: portmap.TCP, Remote: netip.MustParseAddrPort("127.0.0.1:900"), Loopback: true}
+	local := func(uid uint32) portmap.Caller {
+		return portmap.Caller{Transport: portmap.Local, Loopback: true, UID: uid, HasUID: true}
+	}
+	s := New(Config{Portmapper: &fake{}})
+	b := bounds{tcp: 4, each: 2, descriptors: 6}
+	add := func(from portmap.Caller, want bool) *connection {
+		t.Helper()
+		c := pipeFrom(t, s, from)
+		if got := s.connections.add(c, b); got != want {
+			t.Errorf("%+v is taken %v, want %v", from, got, want)
+		}
+		return c
+	}
+	there := func(c *connection, want bool) {
+		t.Helper()
+		s.connections.mu.Lock()
+		defer s.connections.mu.Unlock()
+		if _, got := s.connections.all[c]; got != want {
+			t.Errorf("%+v is there %v, want %v", c.stream.from, got, want)
+		}
+	}
+	first := add(remote(1), true)
+	first.active.Store(1)
+	second := add(remote(1), true)
+	second.active.Store(2)
+	add(remote(1), false) // too many of one address
+	own := []*connection{add(loopback, true), add(loopback, true)}
+	add(loopback, true) // the fifth: the idlest of another host goes
+	there(first, false)
+	add(remote(2), true)
+	there(second, false)
+	for range 2 {
+		add(local(1000), true) // 6 in all
+	}
+	add(local(1000), false) // too many of one user
+	add(local(1001), true)  // for a connection of another host
+	add(local(1001), true)  // then for one of this host by TCP
+	for _, uid := range []uint32{1002, 1003} {
+		add(local(uid), true)
+	}
+	add(local(1004), false) // none is left to be closed
+	add(remote(3), false)
+	for range 10 {
+		add(local(0), true)
+	}
+	for _, c := range own {
+		there(c, false)
+	}
+	if tcp, locals, _ := s.connections.counts(); tcp != 0 || locals != 16 {
+		t.Errorf("%d TCP and %d local connections", tcp, locals)
+	}
+	for c := range s.connections.all {
+		s.connections.remove(c)
+	}
+	if len(s.connections.each) != 0 || s.connections.root != 0 {
+		t.Errorf("an empty table counts %v and %d of root", s.connections.each, s.connections.root)
+	}
+}
+
+// TestConnectionsOfOneUser holds the bound for the local socket, and that root has none.
+func TestConnectionsOfOneUser(t *testing.T) {
+	local := listenLocal(t)
+	start(t, Config{Portmapper: &fake{}, MaxConnectionsEach: 2}, local)
+	clients := []*client{dial(t, local), dial(t, local), dial(t, local)}
+	for i, c := range clients {
+		if i == 2 && os.Geteuid() != 0 {
+			c.expectEnd()
+			continue
+		}
+		c.send(record("a"))
+		c.expect("re:a")
+	}
+}
+
+func TestSetLimits(t *testing.T) {
+	s := New(Config{Portmapper: &fake{}, IdleTimeout: time.Hour})
+	s.SetLimits(Config{MaxRecord: 100, MaxConnections: 7})
+	if l := s.limits.Load(); l.MaxRecord != 100 || l.MaxConnections != 7 || l.IdleTimeout != DefaultIdleTimeout {
+		t.Errorf("%+v", l)
+	}
+	r := NewRelay(0)
+	r.SetLimit(1)
+	if r.limit != 1 {
+		t.Errorf("%d", r.limit)
 	}
 }

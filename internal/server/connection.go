@@ -67,7 +67,7 @@ func newConnection(s *Server, conn streamConn) (*connection, error) {
 		local:  local,
 		stream: stream{
 			portmapper: s.config.Portmapper,
-			records:    oncrpc.RecordReader{Limit: s.config.MaxRecord},
+			records:    oncrpc.RecordReader{Limit: s.limits.Load().MaxRecord},
 		},
 	}
 	c.read = c.tryRead
@@ -78,7 +78,6 @@ func newConnection(s *Server, conn streamConn) (*connection, error) {
 // serve serves the connection until it is over, and closes it.
 func (c *connection) serve() {
 	defer c.close()
-	c.identify()
 	c.begin()
 	c.arm(c.due())
 	for c.once() {
@@ -249,7 +248,7 @@ func (c *connection) write(b []byte) bool {
 	}
 	c.mu.Lock()
 	if c.end.IsZero() { // else stop has set an earlier deadline
-		_ = c.conn.SetWriteDeadline(time.Now().Add(c.server.config.WriteTimeout))
+		_ = c.conn.SetWriteDeadline(time.Now().Add(c.server.limits.Load().WriteTimeout))
 	}
 	c.mu.Unlock()
 	_, c.err = c.conn.Write(b)
@@ -259,9 +258,9 @@ func (c *connection) write(b []byte) bool {
 // due is when the connection is closed if nothing more comes.
 func (c *connection) due() time.Duration {
 	if c.begun != 0 {
-		return c.begun + c.server.config.RecordTimeout
+		return c.begun + c.server.limits.Load().RecordTimeout
 	}
-	return time.Duration(c.active.Load()) + c.server.config.IdleTimeout
+	return time.Duration(c.active.Load()) + c.server.limits.Load().IdleTimeout
 }
 
 // arm makes a wait for input end at the time t of the Server's clock, if it doesn't end earlier. A deadline that turns

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"net/netip"
 	"sync"
 	"time"
 )
@@ -12,7 +13,9 @@ type connections struct {
 
 	mu   sync.Mutex
 	all  map[*connection]struct{}
-	tcp  int       // how many of all are not local
+	tcp  int // how many of all are not local
+	root int // how many are root's, by the local socket
+	each map[peer]int
 	ever uint64    // how many there were
 	end  time.Time // zero until stop
 }
@@ -20,21 +23,44 @@ type connections struct {
 func (t *connections) init() {
 	t.freed = make(chan struct{}, 1)
 	t.all = make(map[*connection]struct{})
+	t.each = make(map[peer]int)
 }
 
-// add puts c into the table. If that holds limit TCP connections already, the idlest is closed for it.
-func (t *connections) add(c *connection, limit int) {
-	t.done.Add(1)
+// A peer is whom connections are counted for: an address, or a user of the local socket.
+type peer struct {
+	addr netip.Addr
+	uid  uint32
+}
+
+// bounds are what a table of connections holds at most; 0 is no bound.
+type bounds struct {
+	tcp         int // TCP connections
+	each        int // connections of one remote address, or by the local socket of one user
+	descriptors int // connections in all, without those of root by the local socket: the rest is kept for these
+}
+
+// add puts c into the table. Where a bound is reached in all, the idlest TCP connection is closed for it, one from another
+// host if there is any; a caller from another host gets no place of one on this host. What is too much of one peer, and what
+// there is no place for, is refused: false.
+func (t *connections) add(c *connection, b bounds) bool {
 	t.mu.Lock()
 	var idlest *connection
-	if !c.local && t.tcp >= limit {
-		idlest = t.takeIdlest()
+	full := b.descriptors > 0 && len(t.all)-t.root >= b.descriptors || !c.local && b.tcp > 0 && t.tcp >= b.tcp
+	switch {
+	case c.root():
+	case b.each > 0 && !(c.own() && !c.local) && t.each[c.peer()] >= b.each:
+		t.mu.Unlock()
+		return false
+	case full:
+		if idlest = t.takeIdlest(c.own()); idlest == nil {
+			t.mu.Unlock()
+			return false
+		}
 	}
+	t.done.Add(1)
 	t.all[c] = struct{}{}
 	t.ever++
-	if !c.local {
-		t.tcp++
-	}
+	t.tally(c, 1)
 	end := t.end
 	t.mu.Unlock()
 	if idlest != nil {
@@ -43,7 +69,29 @@ func (t *connections) add(c *connection, limit int) {
 	if !end.IsZero() {
 		c.stop(end)
 	}
+	return true
 }
+
+// tally takes note of a connection that comes or goes. The lock is held.
+func (t *connections) tally(c *connection, change int) {
+	if !c.local {
+		t.tcp += change
+	}
+	if c.root() {
+		t.root += change
+	}
+	if t.each[c.peer()] += change; t.each[c.peer()] == 0 {
+		delete(t.each, c.peer())
+	}
+}
+
+// own tells whether the caller is on this host, peer whom the connection is counted for, and root whether it is root's by
+// the local socket. They don't change after identify.
+func (c *connection) own() bool { return c.local || c.stream.from.Loopback }
+
+func (c *connection) peer() peer { return peer{c.stream.from.Remote.Addr(), c.stream.from.UID} }
+
+func (c *connection) root() bool { return c.local && c.stream.from.HasUID && c.stream.from.UID == 0 }
 
 // remove takes c, which is closed, out of the table.
 func (t *connections) remove(c *connection) {
@@ -63,18 +111,20 @@ func (t *connections) forget(c *connection) {
 		return
 	}
 	delete(t.all, c)
-	if !c.local {
-		t.tcp--
-	}
+	t.tally(c, -1)
 }
 
 // takeIdlest takes the TCP connection that brought nothing for the longest time out of the table, to be closed; nil if
-// there is none. Local connections are left alone: the kernel keeps one open for good, and doesn't notice for long that
-// it was closed. The lock is held.
-func (t *connections) takeIdlest() *connection {
+// there is none. It is one from another host if there is any, and one of this host only if own is true. Local connections
+// are left alone: the kernel keeps one open for good, and doesn't notice for long that it was closed. The lock is held.
+func (t *connections) takeIdlest(own bool) *connection {
 	var idlest *connection
 	for c := range t.all {
-		if !c.local && (idlest == nil || c.active.Load() < idlest.active.Load()) {
+		switch {
+		case c.local, c.own() && !own:
+		case idlest == nil, idlest.own() && !c.own():
+			idlest = c
+		case idlest.own() == c.own() && c.active.Load() < idlest.active.Load():
 			idlest = c
 		}
 	}
@@ -88,7 +138,7 @@ func (t *connections) takeIdlest() *connection {
 // returns: Close waits for that, after waking the connection's goroutine.
 func (t *connections) closeIdlest() bool {
 	t.mu.Lock()
-	idlest := t.takeIdlest()
+	idlest := t.takeIdlest(true)
 	t.mu.Unlock()
 	if idlest == nil {
 		return false

@@ -21,10 +21,10 @@ const (
 	// seconds, and most have given up after 10. rpcbind waits 300 s, in which 64 calls that nobody answers keep
 	// everybody else from being served.
 	DefaultRelayTimeout = 10 * time.Second
-	// maxInFlight is how many relayed calls may wait for an answer, as many as rpcbind's. Each has a socket.
-	maxInFlight = 64
-	// maxPerCaller is how many of them one address may have.
-	maxPerCaller = maxInFlight / 4
+	// DefaultMaxInFlight is how many relayed calls may wait for an answer, as many as rpcbind's. Each has a socket.
+	DefaultMaxInFlight = 64
+	// callerShare is which part of them one address may have.
+	callerShare = 4
 	// maxReply is the size in octets of the longest answer of a service that is taken, rpcbind's limit.
 	maxReply = 9000
 )
@@ -46,6 +46,7 @@ type Relay struct {
 
 	mu        sync.Mutex
 	opened    bool
+	limit     int       // of flights
 	end       time.Time // when every call has to be over; zero until close
 	sockets   []*sys.Socket
 	flights   map[flightKey]*flight
@@ -61,9 +62,17 @@ func NewRelay(timeout time.Duration) *Relay {
 	}
 	return &Relay{
 		timeout:   timeout,
+		limit:     DefaultMaxInFlight,
 		flights:   make(map[flightKey]*flight),
 		perCaller: make(map[netip.Addr]int),
 	}
+}
+
+// SetLimit changes how many calls may wait for an answer.
+func (r *Relay) SetLimit(calls int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.limit = calls
 }
 
 func (r *Relay) bind(p Portmapper, log *slog.Logger) { r.portmapper, r.log = p, log }
@@ -142,7 +151,7 @@ func (r *Relay) admit(c *portmap.RemoteCall) (*flight, error) {
 	if !r.opened || socket == nil {
 		return nil, ErrRelayClosed
 	}
-	if len(r.flights) >= maxInFlight || r.perCaller[caller] >= maxPerCaller {
+	if len(r.flights) >= r.limit || r.perCaller[caller] >= max(1, r.limit/callerShare) {
 		return nil, ErrRelayFull
 	}
 	f := &flight{relay: r, key: key, call: *c, socket: socket, xid: randomXID()}

@@ -31,7 +31,7 @@ func newRelayRig(t *testing.T, timeout time.Duration) *relayRig {
 		t:       t,
 		socket:  listenUDP(t, addrPort("0.0.0.0:0")),
 		service: newService(t),
-		replies: make(chan []byte, 2*maxInFlight),
+		replies: make(chan []byte, 2*DefaultMaxInFlight),
 	}
 	New(Config{Relay: r.Relay, Portmapper: &fake{
 		remote: func(_ *portmap.RemoteCall, reply []byte) { r.replies <- reply },
@@ -284,21 +284,21 @@ func TestRelayLimits(t *testing.T) {
 	}
 	callers := []string{"127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"}
 	for _, caller := range callers {
-		for xid := range uint32(maxPerCaller) {
+		for xid := range uint32(DefaultMaxInFlight / callerShare) {
 			r.forward(call(caller+":9", xid))
 		}
 		// Another port makes no other caller.
 		if err := r.Forward(call(caller+":10", 99)); !errors.Is(err, ErrRelayFull) {
-			t.Errorf("call %d of %s: %v, want ErrRelayFull", maxPerCaller+1, caller, err)
+			t.Errorf("call %d of %s: %v, want ErrRelayFull", DefaultMaxInFlight/callerShare+1, caller, err)
 		}
 	}
 	if err := r.Forward(call("127.0.0.5:9", 1)); !errors.Is(err, ErrRelayFull) {
-		t.Errorf("call %d: %v, want ErrRelayFull", maxInFlight+1, err)
+		t.Errorf("call %d: %v, want ErrRelayFull", DefaultMaxInFlight+1, err)
 	}
 	// A retransmission is silent even then.
 	r.forward(call("127.0.0.4:9", 3))
 
-	for range maxInFlight {
+	for range DefaultMaxInFlight {
 		got, from := r.receive()
 		r.answer(got.XID, "", from)
 	}

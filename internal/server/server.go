@@ -77,6 +77,12 @@ type Config struct {
 	// MaxConnections is the number of TCP connections held at once. One more closes the one that was idle longest.
 	// Local connections are not counted.
 	MaxConnections int
+	// MaxConnectionsEach is the number of connections of one address of another host, and by the local socket of one user
+	// but root; one more is refused. Zero is no limit.
+	MaxConnectionsEach int
+	// Descriptors is the number of connections in all, but those of root by the local socket, which so have a reserve. Zero
+	// is no limit.
+	Descriptors int
 	// IdleTimeout closes a TCP connection that brought nothing for so long. Local connections may idle for ever, as
 	// the kernel's does.
 	IdleTimeout time.Duration
@@ -106,9 +112,11 @@ func (c Config) withDefaults() Config {
 type Server struct {
 	config      Config
 	connections connections
-	buffers     sync.Pool // of *buffers
-	epoch       time.Time // what clock counts from
-	short       episode   // out of descriptors or memory for connections
+	buffers     sync.Pool              // of *buffers
+	limits      atomic.Pointer[Config] // of which only the limits count
+	epoch       time.Time              // what clock counts from
+	short       episode                // out of descriptors or memory for connections
+	refused     episode                // connections beyond a limit
 	stopping    atomic.Bool
 	stopped     chan struct{} // closed when stopping is set
 	probed      probed
@@ -124,6 +132,7 @@ func New(c Config) *Server {
 		epoch:   time.Now(),
 		stopped: make(chan struct{}),
 	}
+	s.limits.Store(&s.config)
 	s.buffers.New = func() any { return newBuffers() }
 	s.connections.init()
 	if c.Relay != nil {
@@ -134,6 +143,12 @@ func New(c Config) *Server {
 
 // Connections returns how many connections are open, and how many were opened so far.
 func (s *Server) Connections() (tcp, local int, opened uint64) { return s.connections.counts() }
+
+// SetLimits replaces the limits and times of the configuration, for what happens from now on.
+func (s *Server) SetLimits(c Config) {
+	c = c.withDefaults()
+	s.limits.Store(&c)
+}
 
 // clock returns the time since the Server was made.
 func (s *Server) clock() time.Duration { return time.Since(s.epoch) }

@@ -63,3 +63,12 @@ func verifyIDs(uid, gid int) error {
 	}
 	return nil
 }
+
+// DescriptorLimit returns how many descriptors this process may have, 0 if that can't be told.
+func DescriptorLimit() int {
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
+		return 0
+	}
+	return int(min(l.Cur, 1<<30))
+}

@@ -55,6 +55,7 @@ type queue struct {
 	repeats repeats
 	lines   chan line
 	dropped atomic.Uint64
+	rate    rate
 	stop    chan struct{}
 	stopped sync.Once
 	done    chan struct{}
@@ -64,6 +65,7 @@ type queue struct {
 func New(sink Sink, level slog.Level) *Handler {
 	q := &queue{sink: sink, lines: make(chan line, queueLines), stop: make(chan struct{}), done: make(chan struct{})}
 	q.fields, _ = sink.(FieldSink)
+	q.rate.over = make(chan struct{}, 1)
 	go q.write()
 	return &Handler{queue: q, level: level}
 }
@@ -83,6 +85,8 @@ func (q *queue) write() {
 	var over <-chan time.Time
 	for {
 		select {
+		case <-q.rate.over:
+			q.reportSuppressed()
 		case l := <-q.lines:
 			q.writeLine(l)
 			if over == nil {
@@ -99,6 +103,7 @@ func (q *queue) write() {
 				default:
 					q.reportRepeats(time.Time{})
 					q.reportDropped()
+					q.reportSuppressed()
 					return
 				}
 			}
@@ -164,6 +169,9 @@ func (h *Handler) Handle(_ context.Context, r slog.Record) error {
 		}
 		return true
 	})
+	if r.Level < slog.LevelError && !h.queue.rate.take(r.Time) {
+		return nil
+	}
 	h.queue.put(line{at: r.Time, level: r.Level, text: b.String(), kind: Escape(r.Message), fields: fields})
 	return nil
 }
