@@ -7,6 +7,7 @@ DESTDIR   ?=
 INIT      ?=
 VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 FUZZTIME  ?= 5s
+SOAK      ?= 10m
 LDFLAGS    = -s -w -X main.version=$(VERSION)
 # What the tests that need root compare with and register at the daemon.
 TEST_PACKAGES = rpcbind tcpd libtirpc-dev gcc libc6-dev pkg-config iproute2 procps nfs-ganesha nfs-ganesha-vfs nfs-common \
@@ -17,7 +18,7 @@ MODULES = pkg/examples/nfs internal/bed/compare
 # Where the Debian roots of test-systemd and test-kernel are kept; they are made anew when .ci/bed/root changes.
 BED_DIR   ?= /var/cache/gportmap-bed
 
-.PHONY: help build run test test-packages test-systemd test-kernel bed unit fuzz bench lint api man install uninstall package clean
+.PHONY: help build run test test-packages test-systemd test-kernel bed unit fuzz soak bench lint api man install uninstall package clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +55,10 @@ fuzz: ## each fuzz target for FUZZTIME (5s)
 	  for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || :); do \
 	    echo "fuzz $$pkg $$f $(FUZZTIME)"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$pkg; \
 	  done; done
+
+soak: ## mutated calls for SOAK (10m), and each fuzz target for a minute; as root
+	$(GO) test -race -count=1 -timeout 0 -run 'TestCVE/2003-1079' ./internal/bed -bed.soak=$(SOAK) -v
+	$(MAKE) fuzz FUZZTIME=1m
 
 bench: ## microbenchmarks for benchstat; as root, the loads beside rpcbind and a responder in C, written to docs/
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then sh .ci/packages rpcbind netbase gcc libc6-dev iproute2; fi

@@ -97,6 +97,10 @@ func TestNoReplyIsLargerThanItsCall(t *testing.T) {
 		c := choice{rand.New(rand.NewPCG(seed, 5665))}
 		relay := new(fakeRelay)
 		p := newSubjectWith(t, Config{Policy: strictPolicy{}, Relay: relay}, registered...)
+		for range c.IntN(200) { // a table of its own, for what the calls below look up
+			b := rpcbOf(c.prog(), c.vers(), c.netid(), c.addr(), "")
+			ask(p, localCaller(Local), callTo(4, rpcbind.ProcSet, b))
+		}
 		for range 5000 {
 			call, from := c.call(), c.caller()
 			reply := ask(p, from, call)

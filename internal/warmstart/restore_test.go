@@ -253,9 +253,9 @@ func TestOwners(t *testing.T) {
 	}
 }
 
-// TestUntrusted puts what is no state file of ours in a file's place: it is reported and set aside, what it leads to isn't
+// TestCVE_2010_2061 puts what is no state file of ours in a file's place: it is reported and set aside, what it leads to isn't
 // touched, and the other file still counts.
-func TestUntrusted(t *testing.T) {
+func TestCVE_2010_2061(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		root bool
@@ -314,8 +314,8 @@ func TestUntrusted(t *testing.T) {
 	}
 }
 
-// TestLinksBesideTheFiles has symbolic links wherever else the daemon writes.
-func TestLinksBesideTheFiles(t *testing.T) {
+// TestCVE_2010_2064 has symbolic links wherever else the daemon writes.
+func TestCVE_2010_2064(t *testing.T) {
 	dir := stateDir(t)
 	elsewhere := filepath.Join(t.TempDir(), "elsewhere")
 	writeFile(t, elsewhere, []byte("precious"))

@@ -411,8 +411,8 @@ func TestHostileSizes(t *testing.T) {
 	}
 }
 
-// The largest lists that fit below the limit: memory in proportion.
-func TestHostileLargestLists(t *testing.T) {
+// TestCVE_2026_85977 sends the largest lists that fit below the limit: memory in proportion. Libtirpc decoded lists without a bound.
+func TestCVE_2026_85977(t *testing.T) {
 	const most = 4<<20 - 64
 	fill := func(call oncrpc.Call, prefix, element []byte) []byte {
 		b := append(oncrpc.AppendAccepted(nil, call.XID, oncrpc.Success), prefix...)
