@@ -4,7 +4,10 @@ _gportmap() {
   local commands="status watch doctor stop reload takeover check-config explain list set unset getaddr firewall help"
   local flags="--abort --debug --foreground --host --insecure --log-calls --remote-calls --drop-privileges --takeover --version
     --warm-start --config --exposure --allow --deny --root-only --strict-set --remote-call-to --answer-rate --max-registrations
-    --max-registrations-per-owner --max-string --admin-group --metrics --port --socket --state-dir --help"
+    --max-registrations-per-owner --max-string
+    --max-connections --max-connections-each --max-record --max-calls-in-flight --max-lookup-stats
+    --max-remote-stats --max-log-lines --idle-timeout --record-timeout
+    --admin-group --metrics --port --socket --state-dir --help"
   for ((i = 1; i < COMP_CWORD; i++)); do
     case " $commands " in *" ${COMP_WORDS[i]} "*)
       command=${COMP_WORDS[i]}
@@ -27,7 +30,8 @@ _gportmap() {
   doctor) COMPREPLY=($(compgen -W "--json --fix $flags" -- "$word")) ;;
   explain) COMPREPLY=($(compgen -W "--json --on --to $flags" -- "$word")) ;;
   check-config) COMPREPLY=($(compgen -f -W "$flags" -- "$word")) ;;
-  stop | reload | takeover) COMPREPLY=($(compgen -W "$flags" -- "$word")) ;;
+  takeover) COMPREPLY=($(compgen -W "--enable $flags" -- "$word")) ;;
+  stop | reload) COMPREPLY=($(compgen -W "$flags" -- "$word")) ;;
   list) COMPREPLY=($(compgen -W "--json --socket --host --help" -- "$word")) ;;
   firewall) COMPREPLY=($(compgen -W "--format --table --zone --watch --interval --socket --host --help" -- "$word")) ;;
   set | unset | getaddr) COMPREPLY=($(compgen -W "udp tcp udp6 tcp6 local --socket --host --help" -- "$word")) ;;

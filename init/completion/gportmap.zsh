@@ -25,6 +25,15 @@ flags=(
   '--max-registrations[in all]:number:'
   '--max-registrations-per-owner[of each user]:number:'
   '--max-string[of a netid or address]:octets:'
+  '--max-connections[over TCP]:number:'
+  '--max-connections-each[of one address or user]:number:'
+  '--max-record[octets of a call on a stream]:number:'
+  '--max-calls-in-flight[calls for others that wait]:number:'
+  '--max-lookup-stats[in GETSTAT]:number:'
+  '--max-remote-stats[in GETSTAT]:number:'
+  '--max-log-lines[a second]:number:'
+  '--idle-timeout[of TCP connections]:time:'
+  '--record-timeout[of a call on TCP]:time:'
   '--admin-group[who may open the admin socket]:group:_groups'
   '--metrics[serve metrics over TCP]:address and port:'
   '--port[UDP and TCP port]:port:'
@@ -49,7 +58,8 @@ watch) shift words; (( CURRENT-- )); _arguments '--json[print JSON]' '--interval
 doctor) shift words; (( CURRENT-- )); _arguments '--json[print JSON]' '--fix[remove stale files]' $flags ;;
 explain) shift words; (( CURRENT-- )); _arguments '--json[print JSON]' '--on[arrival interface]:interface:' '--to[address called]:address:' $flags ;;
 check-config) shift words; (( CURRENT-- )); _arguments $flags '1:file:_files' ;;
-stop|reload|takeover) shift words; (( CURRENT-- )); _arguments $flags ;;
+takeover) shift words; (( CURRENT-- )); _arguments '--enable[also at the next boot]' $flags ;;
+stop|reload) shift words; (( CURRENT-- )); _arguments $flags ;;
 list) shift words; (( CURRENT-- )); _arguments '--json[print JSON]' $target ;;
 firewall)
   shift words
