@@ -37,6 +37,7 @@ type keeper struct {
 	roots int // connections of root's that are kept
 	all   int // descriptors that are kept
 	kept  map[syscall.Conn]bool
+	over  bool // at the end something couldn't be kept: others aren't to wait for it as well
 }
 
 func newKeeper(log *slog.Logger) *keeper {
@@ -61,7 +62,7 @@ func (k *keeper) Keep(c syscall.Conn, from *portmap.Caller, atEnd bool) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	switch limit := k.store.Limit(); {
-	case k.all >= limit:
+	case k.all >= limit, k.over:
 		return false
 	case atEnd:
 	case root && k.roots >= limit/rootsShare, !root && len(k.kept)-k.roots >= limit/othersShare:
@@ -69,6 +70,7 @@ func (k *keeper) Keep(c syscall.Conn, from *portmap.Caller, atEnd bool) bool {
 	}
 	if err := k.store.Keep(c); err != nil {
 		k.failed(err)
+		k.over = atEnd
 		return false
 	}
 	k.add(c, root)
