@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/coreos/go-systemd/v22/activation"
 	"golang.org/x/sys/unix"
 )
 
@@ -30,7 +29,7 @@ type Activated struct {
 func Activation() (Activated, error) {
 	var a Activated
 	var unfit []error
-	for _, f := range activation.Files(true) {
+	for _, f := range handedOver() {
 		if strings.HasPrefix(f.Name(), keptPrefix) {
 			a.takeBack(f)
 			continue
