@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/gportmap/gportmap/internal/portmap"
 	"github.com/gportmap/gportmap/internal/sys"
 )
 
@@ -16,13 +17,13 @@ import (
 // to close, unless one closes by itself.
 const shortagePause = time.Second
 
-// deadlineListener is a *net.TCPListener or a *net.UnixListener.
+// deadlineListener is a *net.UnixListener.
 type deadlineListener interface {
 	net.Listener
 	SetDeadline(t time.Time) error
 }
 
-// An acceptLoop serves a listening socket.
+// An acceptLoop serves a local listening socket: see [streamLoop] for TCP's.
 type acceptLoop struct {
 	server   *Server
 	socket   *sys.Socket
@@ -114,13 +115,19 @@ func ofHost(err error) bool {
 
 // shortage gets a descriptor back from the TCP connection that was idle longest, or else waits.
 func (l *acceptLoop) shortage(err error) {
-	closed := l.server.connections.closeIdlest()
-	if l.server.short.begins() {
-		l.server.config.Log.Warn("short of file descriptors or memory: idle TCP connections are closed for new ones",
-			"listener", l.name, "err", err, "connections", l.server.connections.count())
-	}
+	closed := l.server.streams.closeIdlest(true) || l.server.connections.closeIdlest()
+	l.server.isShort(l.name, err)
 	if !closed {
 		l.pause()
+	}
+}
+
+// isShort logs that a listener can't take connections for want of descriptors or memory.
+func (s *Server) isShort(listener string, err error) {
+	if s.short.begins() {
+		tcp, local, _ := s.Connections()
+		s.config.Log.Warn("short of file descriptors or memory: idle TCP connections are closed for new ones",
+			"listener", listener, "err", err, "connections", tcp+local)
 	}
 }
 
@@ -142,16 +149,26 @@ func (s *Server) open(conn net.Conn, k keeping) {
 	if l := s.limits.Load(); !k.adopted {
 		b = bounds{l.MaxConnections, l.MaxConnectionsEach, l.Descriptors}
 	}
-	if !s.connections.add(c, b) {
-		if s.refused.begins() {
-			s.config.Log.Warn("a connection was refused: its address or user has too many, or there is no place; "+
-				"further ones within a minute are not reported", "from", conn.RemoteAddr(), "uid", c.stream.from.UID)
-		}
+	added := s.connections.add(c, b)
+	if !added && s.connections.crowded(c, b) && s.streams.closeIdlest(c.own()) {
+		added = s.connections.add(c, b)
+	}
+	if !added {
+		s.refuse(&c.stream.from)
 		_ = conn.Close()
 		return
 	}
 	go func() {
+		defer s.streams.freed()
 		defer s.connections.remove(c)
 		c.serve()
 	}()
+}
+
+// refuse logs that a connection has to be closed at once.
+func (s *Server) refuse(from *portmap.Caller) {
+	if s.refused.begins() {
+		s.config.Log.Warn("a connection was refused: its address or user has too many, or there is no place; "+
+			"further ones within a minute are not reported", "from", from.Remote, "uid", from.UID)
+	}
 }

@@ -45,12 +45,15 @@ type connection struct {
 
 	// Only the connection's goroutine uses what follows.
 	read     func(fd uintptr) bool // tryRead, made once
-	buf      *buffers              // nil while idle
-	n        int                   // what tryRead read
-	err      error                 // why there is nothing to read, or no use in writing
-	draining bool                  // read what is there, and don't wait for more
-	begun    time.Duration         // when the record that is pending began; 0 if none is
-	answered int                   // calls of the last read
+	try      func(fd uintptr)      // tryWrite, made once
+	out      []byte                // what it writes
+	wrote    int
+	buf      *buffers      // nil while idle
+	n        int           // what tryRead read
+	err      error         // why there is nothing to read, or no use in writing
+	draining bool          // read what is there, and don't wait for more
+	begun    time.Duration // when the record that is pending began; 0 if none is
+	answered int           // calls of the last read
 	keeping
 }
 
@@ -70,7 +73,7 @@ func newConnection(s *Server, conn streamConn) (*connection, error) {
 			records:    oncrpc.RecordReader{Limit: s.limits.Load().MaxRecord},
 		},
 	}
-	c.read = c.tryRead
+	c.read, c.try = c.tryRead, c.tryWrite
 	c.active.Store(int64(s.clock()))
 	return c, nil
 }
@@ -122,16 +125,21 @@ func (c *connection) remoteCaller(conn *net.TCPConn) portmap.Caller {
 		from.Transport = portmap.TCP
 	}
 	ifindex, err := sys.ArrivalInterface(conn)
+	c.server.arrived(&from, ifindex, err)
+	return from
+}
+
+// arrived fills in how a caller over TCP arrived, given what the kernel says of that.
+func (s *Server) arrived(from *portmap.Caller, ifindex uint32, err error) {
 	if err == nil && ifindex != 0 {
-		from.Ifindex, from.Loopback = ifindex, c.server.config.Loopback(ifindex)
-		return from
+		from.Ifindex, from.Loopback = ifindex, s.config.Loopback(ifindex)
+		return
 	}
-	c.server.config.Log.Debug("the interface of a caller is not known", "err", err)
+	s.config.Log.Debug("the interface of a caller is not known", "err", err)
 	// Some kernels and sandboxes can't tell. A datagram would have to count as foreign then, but this caller finished a
 	// handshake: it knows the sequence number that we sent to its address, and what is sent to a loopback address goes
 	// by the loopback interface alone. To refuse it would keep servers of old C libraries from registering.
 	from.Loopback = from.Remote.Addr().IsLoopback() && from.Local.Addr().IsLoopback()
-	return from
 }
 
 // plainAddr is the address without a zone, and as IPv4 if it is IPv4-mapped.
@@ -239,12 +247,10 @@ func (c *connection) answer(b []byte, now time.Duration) bool {
 	return true
 }
 
-// write sends replies, and gives the client WriteTimeout to take them.
+// write sends replies, and gives the client WriteTimeout to take what it doesn't take at once.
 func (c *connection) write(b []byte) bool {
-	if c.kept {
-		if b = c.writeKept(b); len(b) == 0 || c.err != nil {
-			return c.err == nil
-		}
+	if b = c.writeNow(b); len(b) == 0 || c.err != nil {
+		return c.err == nil
 	}
 	c.mu.Lock()
 	if c.end.IsZero() { // else stop has set an earlier deadline
@@ -253,6 +259,38 @@ func (c *connection) write(b []byte) bool {
 	c.mu.Unlock()
 	_, c.err = c.conn.Write(b)
 	return c.err == nil
+}
+
+// tryWrite writes what the client takes at once.
+func (c *connection) tryWrite(fd uintptr) {
+	for {
+		n, err := syscall.Write(int(fd), c.out)
+		switch err {
+		case syscall.EINTR:
+			continue
+		case nil:
+			c.wrote = n
+		case syscall.EAGAIN:
+		default:
+			c.err = err
+		}
+		return
+	}
+}
+
+// writeNow writes replies and returns what the client didn't take at once. A deadline for all of them would be a timer, which
+// costs as much as the system call. With a part of a reply sent the connection is of no use to another process, so it isn't
+// kept until the rest is sent.
+func (c *connection) writeNow(b []byte) (rest []byte) {
+	c.out, c.wrote = b, 0
+	if err := c.raw.Control(c.try); err != nil {
+		c.err = err
+	}
+	c.out = nil
+	if c.wrote < len(b) {
+		c.forget()
+	}
+	return b[c.wrote:]
 }
 
 // due is when the connection is closed if nothing more comes.

@@ -4,20 +4,23 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/gportmap/gportmap/internal/portmap"
 )
 
-// connections is the table of what is open.
+// connections is the table of what is open: of those with a goroutine each, and of how many the streamLoop has.
 type connections struct {
 	freed chan struct{} // brings something after a connection has closed, if somebody waits
 	done  sync.WaitGroup
 
-	mu   sync.Mutex
-	all  map[*connection]struct{}
-	tcp  int // how many of all are not local
-	root int // how many are root's, by the local socket
-	each map[peer]int
-	ever uint64    // how many there were
-	end  time.Time // zero until stop
+	mu    sync.Mutex
+	all   map[*connection]struct{} // without the streamLoop's
+	count int                      // with them
+	tcp   int                      // how many are not local
+	root  int                      // how many are root's, by the local socket
+	each  map[peer]int
+	ever  uint64    // how many there were
+	end   time.Time // zero until stop
 }
 
 func (t *connections) init() {
@@ -45,13 +48,12 @@ type bounds struct {
 func (t *connections) add(c *connection, b bounds) bool {
 	t.mu.Lock()
 	var idlest *connection
-	full := b.descriptors > 0 && len(t.all)-t.root >= b.descriptors || !c.local && b.tcp > 0 && t.tcp >= b.tcp
 	switch {
 	case c.root():
 	case b.each > 0 && !(c.own() && !c.local) && t.each[c.peer()] >= b.each:
 		t.mu.Unlock()
 		return false
-	case full:
+	case t.full(c.local, b):
 		if idlest = t.takeIdlest(c.own()); idlest == nil {
 			t.mu.Unlock()
 			return false
@@ -60,7 +62,7 @@ func (t *connections) add(c *connection, b bounds) bool {
 	t.done.Add(1)
 	t.all[c] = struct{}{}
 	t.ever++
-	t.tally(c, 1)
+	t.tally(c.local, c.root(), c.peer(), 1)
 	end := t.end
 	t.mu.Unlock()
 	if idlest != nil {
@@ -72,16 +74,53 @@ func (t *connections) add(c *connection, b bounds) bool {
 	return true
 }
 
+// full tells whether a bound in all is reached. The lock is held.
+func (t *connections) full(local bool, b bounds) bool {
+	return b.descriptors > 0 && t.count-t.root >= b.descriptors || !local && b.tcp > 0 && t.tcp >= b.tcp
+}
+
+// crowded tells whether c was refused for a bound in all, and not for one of its peer.
+func (t *connections) crowded(c *connection, b bounds) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.full(c.local, b) && !(b.each > 0 && t.each[c.peer()] >= b.each)
+}
+
+// enter counts a connection of the streamLoop, if there is a place for it. If not, room tells whether the bound is one in
+// all, so that closing another would make room.
+func (t *connections) enter(own bool, p peer, b bounds) (entered, room bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case b.each > 0 && !own && t.each[p] >= b.each:
+		return false, false
+	case t.full(false, b):
+		return false, true
+	}
+	t.ever++
+	t.tally(false, false, p, 1)
+	return true, false
+}
+
+// exit ends what enter began.
+func (t *connections) exit(p peer) {
+	t.mu.Lock()
+	t.tally(false, false, p, -1)
+	t.mu.Unlock()
+	t.free()
+}
+
 // tally takes note of a connection that comes or goes. The lock is held.
-func (t *connections) tally(c *connection, change int) {
-	if !c.local {
+func (t *connections) tally(local, root bool, p peer, change int) {
+	t.count += change
+	if !local {
 		t.tcp += change
 	}
-	if c.root() {
+	if root {
 		t.root += change
 	}
-	if t.each[c.peer()] += change; t.each[c.peer()] == 0 {
-		delete(t.each, c.peer())
+	if t.each[p] += change; t.each[p] == 0 {
+		delete(t.each, p)
 	}
 }
 
@@ -89,7 +128,9 @@ func (t *connections) tally(c *connection, change int) {
 // the local socket. They don't change after identify.
 func (c *connection) own() bool { return c.local || c.stream.from.Loopback }
 
-func (c *connection) peer() peer { return peer{c.stream.from.Remote.Addr(), c.stream.from.UID} }
+func (c *connection) peer() peer { return peerOf(&c.stream.from) }
+
+func peerOf(from *portmap.Caller) peer { return peer{from.Remote.Addr(), from.UID} }
 
 func (c *connection) root() bool { return c.local && c.stream.from.HasUID && c.stream.from.UID == 0 }
 
@@ -98,11 +139,16 @@ func (t *connections) remove(c *connection) {
 	t.mu.Lock()
 	t.forget(c)
 	t.mu.Unlock()
+	t.free()
+	t.done.Done()
+}
+
+// free tells who waits that a descriptor came free.
+func (t *connections) free() {
 	select {
 	case t.freed <- struct{}{}:
 	default:
 	}
-	t.done.Done()
 }
 
 // forget takes c out of the table if it is there. The lock is held.
@@ -111,7 +157,7 @@ func (t *connections) forget(c *connection) {
 		return
 	}
 	delete(t.all, c)
-	t.tally(c, -1)
+	t.tally(c.local, c.root(), c.peer(), -1)
 }
 
 // takeIdlest takes the TCP connection that brought nothing for the longest time out of the table, to be closed; nil if
@@ -147,18 +193,11 @@ func (t *connections) closeIdlest() bool {
 	return true
 }
 
-// count returns the number of connections, local ones included.
-func (t *connections) count() int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return len(t.all)
-}
-
 // counts returns how many connections are open, and how many were added so far.
 func (t *connections) counts() (tcp, local int, ever uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.tcp, len(t.all) - t.tcp, t.ever
+	return t.tcp, t.count - t.tcp, t.ever
 }
 
 // stop stops every connection, and those that come after.

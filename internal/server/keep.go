@@ -2,6 +2,7 @@ package server
 
 import (
 	"encoding/binary"
+	"errors"
 	"io"
 	"net"
 	"syscall"
@@ -39,11 +40,8 @@ type keeping struct {
 	waiting bool // for the rest of a record, when Serve ends
 	left    bool // to the next process
 
-	try   func(fd uintptr) bool // tryWrite, made once
-	out   []byte                // what it writes
-	wrote int
-	drop  func(fd uintptr) // takeOff, made once
-	size  int              // what it takes off
+	drop func(fd uintptr) // takeOff, made once
+	size int              // what it takes off
 }
 
 // adopt serves a connection that an earlier process had kept. Of TCP that is for a change of processes only.
@@ -57,7 +55,7 @@ func (s *Server) adopt(conn net.Conn) {
 
 // begin decides whether the connection is one to keep, and when.
 func (c *connection) begin() {
-	c.try, c.drop = c.tryWrite, c.takeOff
+	c.drop = c.takeOff
 	switch {
 	case c.server.config.Keeper == nil || !c.local || c.stream.from.Self:
 	case c.kept:
@@ -125,38 +123,6 @@ func (c *connection) awaitRest() bool {
 	return true
 }
 
-// tryWrite writes what the client takes at once.
-func (c *connection) tryWrite(fd uintptr) bool {
-	for {
-		n, err := syscall.Write(int(fd), c.out)
-		switch err {
-		case syscall.EINTR:
-			continue
-		case nil:
-			c.wrote = n
-		case syscall.EAGAIN:
-			c.wrote = 0
-		default:
-			c.err = err
-		}
-		return true
-	}
-}
-
-// writeKept writes replies on a connection that is kept and returns what the client didn't take at once. With a part of a
-// reply sent the connection is of no use to another process, so it isn't kept until the rest is sent.
-func (c *connection) writeKept(b []byte) (rest []byte) {
-	c.out, c.wrote = b, 0
-	if err := c.raw.Write(c.try); err != nil {
-		c.err = err
-	}
-	c.out = nil
-	if c.wrote < len(b) {
-		c.forget()
-	}
-	return b[c.wrote:]
-}
-
 // answerPeeked answers the whole records among octets that were looked at, and takes them off the connection. An unfinished
 // one is taken off as ever: its rest may be long in coming, and the connection isn't kept until it has come.
 func (c *connection) answerPeeked(b []byte, now time.Duration) bool {
@@ -219,3 +185,25 @@ func wholeRecords(b []byte) int {
 
 // outlives tells whether a socket goes on without us: then what has arrived there waits for the next process.
 func outlives(s *sys.Socket) bool { return s.Activated || s.Kept }
+
+// handOver gives a connection of this host to the next process when Serve ends, if it is between two records. What has
+// arrived waits there.
+func (l *streamLoop) handOver(c *streamConnection) bool {
+	keeper, from := l.server.config.Keeper, &c.stream.from
+	return keeper != nil && !from.Self && from.Loopback && from.Remote.Addr().IsLoopback() &&
+		!c.stream.records.Pending() && keeper.Keep(&descriptor{c.fd}, from, true)
+}
+
+// A descriptor is a connection for a Keeper, to which alone Control matters.
+type descriptor struct{ fd int }
+
+func (d *descriptor) SyscallConn() (syscall.RawConn, error) { return d, nil }
+
+func (d *descriptor) Control(f func(fd uintptr)) error {
+	f(uintptr(d.fd))
+	return nil
+}
+
+func (d *descriptor) Read(func(fd uintptr) bool) error { return errors.ErrUnsupported }
+
+func (d *descriptor) Write(func(fd uintptr) bool) error { return errors.ErrUnsupported }

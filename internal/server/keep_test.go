@@ -43,7 +43,7 @@ func (s *shelf) Keep(c syscall.Conn, _ *portmap.Caller, atEnd bool) bool {
 	if s.full && !atEnd {
 		return false
 	}
-	f, err := c.(interface{ File() (*os.File, error) }).File()
+	f, err := duplicate(c)
 	if err != nil {
 		s.t.Error(err)
 		return false
@@ -51,6 +51,19 @@ func (s *shelf) Keep(c syscall.Conn, _ *portmap.Caller, atEnd bool) bool {
 	s.kept[c] = f
 	s.note("keep")
 	return true
+}
+
+// duplicate is what a service manager gets.
+func duplicate(c syscall.Conn) (*os.File, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	copied := -1
+	if controlErr := raw.Control(func(fd uintptr) { copied, err = syscall.Dup(int(fd)) }); controlErr != nil {
+		return nil, controlErr
+	}
+	return os.NewFile(uintptr(copied), "kept"), err
 }
 
 func (s *shelf) Forget(c syscall.Conn) {
@@ -130,8 +143,8 @@ func asNew(sockets ...*sys.Socket) {
 	for _, s := range sockets {
 		if s.Packet != nil {
 			s.Packet.SetReadDeadline(time.Time{})
-		} else {
-			s.Listener.(deadlineListener).SetDeadline(time.Time{})
+		} else if l, ok := s.Listener.(deadlineListener); ok {
+			l.SetDeadline(time.Time{})
 		}
 	}
 }

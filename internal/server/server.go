@@ -2,8 +2,9 @@
 // services relayed.
 //
 // It knows sockets, time limits and how a stream is cut into records; what a call means is the [Portmapper]'s business
-// alone. Each UDP socket and each listener has a goroutine, and so has each connection. A connection's protocol (type
-// stream) is kept apart from how it waits (type connection), so that the second can change without the first.
+// alone. Each UDP socket and each local listener
+// has a goroutine, and so has each local connection; all of TCP has one, see streamLoop. A connection's protocol (type
+// stream) is kept apart from how it waits (types connection and streamConnection).
 package server
 
 import (
@@ -31,8 +32,8 @@ const (
 	DefaultRecordTimeout = 35 * time.Second
 	// DefaultWriteTimeout is how long rpcbind's library waits for a client to read.
 	DefaultWriteTimeout = 35 * time.Second
-	// DefaultMaxConnections is more than the busiest hosts are known to hold, and some 100 MiB of memory at worst while
-	// they are idle. It doesn't follow RLIMIT_NOFILE, which may be a thousand million.
+	// DefaultMaxConnections is more than the busiest hosts are known to hold, and some 10 MiB of memory while they are
+	// idle. It doesn't follow RLIMIT_NOFILE, which may be a thousand million.
 	DefaultMaxConnections = 16384
 )
 
@@ -112,7 +113,9 @@ func (c Config) withDefaults() Config {
 type Server struct {
 	config      Config
 	connections connections
-	buffers     sync.Pool              // of *buffers
+	buffers     sync.Pool // of *buffers
+	inputs      sync.Pool // of *[readSize]byte
+	streams     *streamLoop
 	limits      atomic.Pointer[Config] // of which only the limits count
 	epoch       time.Time              // what clock counts from
 	short       episode                // out of descriptors or memory for connections
@@ -134,6 +137,7 @@ func New(c Config) *Server {
 	}
 	s.limits.Store(&s.config)
 	s.buffers.New = func() any { return newBuffers() }
+	s.inputs.New = func() any { return new([readSize]byte) }
 	s.connections.init()
 	if c.Relay != nil {
 		c.Relay.bind(s.config.Portmapper, s.config.Log)
@@ -177,17 +181,16 @@ type loop interface {
 //
 // No goroutine outlives Serve. The sockets stay open: who made them closes them. Serve may be called once.
 func (s *Server) Serve(ctx context.Context, sockets []*sys.Socket, ready func()) error {
-	loops := make([]loop, 0, len(sockets))
-	for _, socket := range sockets {
-		l, err := s.loopFor(socket)
-		if err != nil {
-			return err
-		}
-		loops = append(loops, l)
+	loops, streams, err := s.newLoops(sockets)
+	if err != nil {
+		return err
 	}
 	s.mu.Lock()
-	s.loops = loops
+	s.loops, s.streams = loops, streams
 	s.mu.Unlock()
+	if streams != nil {
+		go streams.run()
+	}
 	if s.config.Relay != nil {
 		s.config.Relay.open(sockets)
 	}
@@ -250,6 +253,34 @@ func (s *Server) stop(loops []loop, accepting, receiving *sync.WaitGroup) {
 	if s.config.Relay != nil {
 		s.config.Relay.close(end)
 	}
+}
+
+// newLoops returns a loop for each socket, and the one that serves all of TCP's, or nil.
+func (s *Server) newLoops(sockets []*sys.Socket) ([]loop, *streamLoop, error) {
+	var loops []loop
+	var rest []*sys.Socket
+	for _, socket := range sockets {
+		if socket.Listener == nil || socket.Path != "" {
+			l, err := s.loopFor(socket)
+			if err != nil {
+				return nil, nil, err
+			}
+			loops = append(loops, l)
+			continue
+		}
+		rest = append(rest, socket)
+	}
+	if rest == nil {
+		return loops, nil, nil
+	}
+	streams, err := newStreamLoop(s, rest)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, l := range streams.listeners {
+		loops = append(loops, l)
+	}
+	return loops, streams, nil
 }
 
 func (s *Server) loopFor(socket *sys.Socket) (loop, error) {

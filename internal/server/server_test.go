@@ -340,7 +340,7 @@ func TestServeAnswersWhatItHasReceivedBeforeItEnds(t *testing.T) {
 	late.expectEnd()
 	idle.expectEnd()
 	r.stop(t)
-	if n := r.connections.count(); n != 0 {
+	if n := r.connections.count; n != 0 {
 		t.Errorf("%d connections outlived Serve", n)
 	}
 }

@@ -153,7 +153,7 @@ func checkServed(t *testing.T, s *Socket) {
 		if string(d.Payload) != "call" || d.Local != to.Addr() || d.Ifindex != 1 {
 			t.Errorf("%s: %+v, want Local %v", s.Netid, d, to.Addr())
 		}
-	case *net.TCPListener:
+	case *TCPListener:
 		if err := control(l, flags); err != nil {
 			t.Errorf("%s: %v", s.Netid, err)
 		}

@@ -25,25 +25,32 @@ func ArrivalInterface(c *net.TCPConn) (uint32, error) {
 		if err != nil {
 			return os.NewSyscallError("getsockopt SO_DOMAIN", err)
 		}
-		level, option, name := unix.IPPROTO_IP, unix.IP_PKTOPTIONS, "IP_PKTOPTIONS"
-		if domain == unix.AF_INET6 {
-			level, option, name = unix.IPPROTO_IPV6, unix.IPV6_2292PKTOPTIONS, "IPV6_2292PKTOPTIONS"
-		}
-		if err := tellArrivalStream(fd, domain == unix.AF_INET6); err != nil {
-			return err
-		}
-		var buf [controlOctets]byte
-		n, err := getsockopt(fd, level, option, buf[:])
-		if err != nil {
-			return os.NewSyscallError("getsockopt "+name, err)
-		}
-		if ifindex = parseArrival(buf[:n]).ifindex; ifindex == 0 {
-			return fmt.Errorf("getsockopt %s: the kernel gave no interface in %d octets", name, n)
-		}
-		return nil
+		ifindex, err = ArrivalOf(fd, domain == unix.AF_INET6)
+		return err
 	})
 	if err != nil {
 		return 0, fmt.Errorf("arrival interface of the connection from %v: %w", c.RemoteAddr(), err)
+	}
+	return ifindex, nil
+}
+
+// ArrivalOf is ArrivalInterface for a descriptor of a socket of family AF_INET6 (v6) or AF_INET.
+func ArrivalOf(fd int, v6 bool) (uint32, error) {
+	level, option, name := unix.IPPROTO_IP, unix.IP_PKTOPTIONS, "IP_PKTOPTIONS"
+	if v6 {
+		level, option, name = unix.IPPROTO_IPV6, unix.IPV6_2292PKTOPTIONS, "IPV6_2292PKTOPTIONS"
+	}
+	if err := tellArrivalStream(fd, v6); err != nil {
+		return 0, err
+	}
+	var buf [controlOctets]byte
+	n, err := getsockopt(fd, level, option, buf[:])
+	if err != nil {
+		return 0, os.NewSyscallError("getsockopt "+name, err)
+	}
+	ifindex := parseArrival(buf[:n]).ifindex
+	if ifindex == 0 {
+		return 0, fmt.Errorf("getsockopt %s: the kernel gave no interface in %d octets", name, n)
 	}
 	return ifindex, nil
 }

@@ -31,7 +31,7 @@ type Socket struct {
 	Kept bool
 	// Packet is set for udp and udp6, and Listener is nil then.
 	Packet *PacketConn
-	// Listener is a *net.TCPListener for tcp and tcp6, a *net.UnixListener for local.
+	// Listener is a *TCPListener for tcp and tcp6, a *net.UnixListener for local.
 	Listener net.Listener
 
 	bound  inode // what ListenLocal made at Path; zero if there is nothing to remove
@@ -147,8 +147,15 @@ func listen(fd int, name string) (net.Listener, error) {
 	return adopt(fd, name)
 }
 
-// adopt takes over fd, a listening stream socket, and closes it on error. The listener owns a duplicate.
+// adopt takes over fd, a listening stream socket, and closes it on error. A local socket's listener owns a duplicate.
 func adopt(fd int, name string) (net.Listener, error) {
+	if domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN); err == nil && domain != unix.AF_UNIX {
+		l, err := newTCPListener(fd, name)
+		if err != nil {
+			return nil, err
+		}
+		return l, nil
+	}
 	f := os.NewFile(uintptr(fd), name)
 	defer f.Close()
 	l, err := net.FileListener(f)

@@ -117,12 +117,12 @@ func TestListenTCPOptions(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	a, err := s.Listener.(*net.TCPListener).AcceptTCP()
+	a, err := s.Listener.Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer a.Close()
-	err = control(a, func(fd int) error {
+	err = control(a.(*net.TCPConn), func(fd int) error {
 		if v, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE); err != nil || v == 0 {
 			return fmt.Errorf("SO_KEEPALIVE = %d, %v, want it on", v, err)
 		}

@@ -23,6 +23,7 @@ var (
 	out    = flag.String("load.out", "", "directory for performance.json, performance.svg and the tables")
 	rounds = flag.Int("load.rounds", 5, "how often each subject is measured, in turn")
 	only   = flag.String("load.only", "", "measure only the load with this key")
+	upTo   = flag.Int("load.programs", 0, "register no more programs than this, 0: all")
 )
 
 func TestMain(m *testing.M) {
@@ -92,6 +93,9 @@ func measureAll(t *testing.T, ns *bed.NS, p plan) report {
 	r := report{Machine: thisMachine()}
 	registered := 0
 	for _, size := range p.sizes {
+		if *upTo > 0 && size > *upTo {
+			break
+		}
 		for _, s := range subjects[:2] {
 			s.register(t, registered, size)
 		}

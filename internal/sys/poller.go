@@ -1,0 +1,172 @@
+package sys
+
+import (
+	"errors"
+	"net/netip"
+	"os"
+	"runtime"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Poller waits for many descriptors at once, by epoll(7), level-triggered. It belongs to one goroutine; others may Wake it.
+// A descriptor that is closed is watched no longer.
+type Poller struct {
+	fd      int
+	alarm   *alarm
+	events  []unix.EpollEvent
+	yielded time.Time
+}
+
+// Event is what a Poller tells of a descriptor.
+type Event struct {
+	Token              uint64 // as it was given to Watch
+	Readable, Writable bool   // so that the call wouldn't wait; after an error or the end it is both
+}
+
+const wakeToken = 1<<64 - 1
+
+// NewPoller makes a Poller that tells of n descriptors at a time.
+func NewPoller(n int) (*Poller, error) {
+	a, err := newAlarm()
+	if err != nil {
+		return nil, err
+	}
+	p := &Poller{fd: -1, alarm: a, events: make([]unix.EpollEvent, n)}
+	if p.fd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return nil, errors.Join(os.NewSyscallError("epoll_create1", err), a.close())
+	}
+	if err := control(a.file, func(fd int) error { return p.Watch(fd, wakeToken, true, false) }); err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
+	return p, nil
+}
+
+// Close ends the Poller, which nobody may wait for.
+func (p *Poller) Close() error {
+	return errors.Join(os.NewSyscallError("close", unix.Close(p.fd)), p.alarm.close())
+}
+
+// Watch begins to watch a descriptor. The token may be any but the largest number.
+func (p *Poller) Watch(fd int, token uint64, read, write bool) error {
+	return p.control(unix.EPOLL_CTL_ADD, fd, token, read, write)
+}
+
+// Change changes what a descriptor is watched for.
+func (p *Poller) Change(fd int, token uint64, read, write bool) error {
+	return p.control(unix.EPOLL_CTL_MOD, fd, token, read, write)
+}
+
+func (p *Poller) control(op, fd int, token uint64, read, write bool) error {
+	e := unix.EpollEvent{Fd: int32(token), Pad: int32(token >> 32)} // the two are the kernel's 64 bits of user data
+	if read {
+		e.Events |= unix.EPOLLIN
+	}
+	if write {
+		e.Events |= unix.EPOLLOUT
+	}
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(p.fd, op, fd, &e))
+}
+
+// Wait waits for events, for the timeout at most (negative: for ever), or until somebody calls Wake, and returns how many
+// there are.
+func (p *Poller) Wait(timeout time.Duration) (int, error) {
+	ms := -1
+	if timeout >= 0 {
+		ms = int(min((timeout+time.Millisecond-1)/time.Millisecond, 1<<30))
+	}
+	n, err := unix.EpollWait(p.fd, p.events, ms)
+	if err != nil && err != unix.EINTR {
+		return 0, os.NewSyscallError("epoll_wait", err)
+	}
+	if now := time.Now(); now.Sub(p.yielded) > yieldEvery {
+		p.yielded = now
+		runtime.Gosched() // see yieldEvery
+	}
+	found := 0
+	for _, e := range p.events[:max(n, 0)] {
+		if e.Fd == -1 && e.Pad == -1 {
+			if err := p.alarm.set(false); err != nil {
+				return 0, err
+			}
+			continue
+		}
+		p.events[found] = e
+		found++
+	}
+	return found, nil
+}
+
+// Event returns the event number i of the last Wait.
+func (p *Poller) Event(i int) Event {
+	const either = unix.EPOLLERR | unix.EPOLLHUP
+	e := &p.events[i]
+	return Event{
+		Token:    uint64(uint32(e.Pad))<<32 | uint64(uint32(e.Fd)),
+		Readable: e.Events&(unix.EPOLLIN|either) != 0,
+		Writable: e.Events&(unix.EPOLLOUT|either) != 0,
+	}
+}
+
+// Wake makes the Wait that waits, or the next one, return.
+func (p *Poller) Wake() {
+	_ = p.alarm.set(true) // closed: nobody waits
+}
+
+// AcceptTCP takes a connection from a listening socket, nonblocking and close-on-exec. The addresses have no zone and are
+// never IPv4-mapped.
+func AcceptTCP(listener int) (fd int, remote, local netip.AddrPort, err error) {
+	fd, sa, err := unix.Accept4(listener, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+	if err != nil {
+		return -1, remote, local, os.NewSyscallError("accept4", err)
+	}
+	if own, err := unix.Getsockname(fd); err == nil {
+		local = addrPort(own)
+	}
+	return fd, addrPort(sa), local, nil
+}
+
+// ServedTCP returns a duplicate of a listening TCP socket's descriptor, nonblocking, whose connections send each reply at
+// once (TCP_NODELAY) and whose unread replies take a bounded place in the kernel: they inherit both.
+func ServedTCP(s *Socket) (int, error) {
+	c, ok := s.Listener.(syscall.Conn)
+	if !ok {
+		return -1, errors.ErrUnsupported
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	dup := -1
+	if controlErr := raw.Control(func(fd uintptr) {
+		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+		_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, sendOctets)
+		dup, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 3)
+	}); controlErr != nil {
+		return -1, controlErr
+	}
+	if err == nil {
+		err = unix.SetNonblock(dup, true)
+	}
+	return dup, os.NewSyscallError("dup", err)
+}
+
+// sendOctets is the send buffer of a TCP connection; the kernel doubles it for its bookkeeping.
+const sendOctets = 256 << 10
+
+// ReadNow is read(2) of a nonblocking descriptor. It never waits, so Go's scheduler isn't told of it.
+func ReadNow(fd int, b []byte) (int, error) { return now(unix.SYS_READ, fd, b) }
+
+// WriteNow is write(2) of a nonblocking descriptor; see ReadNow.
+func WriteNow(fd int, b []byte) (int, error) { return now(unix.SYS_WRITE, fd, b) }
+
+func now(call uintptr, fd int, b []byte) (int, error) {
+	n, _, errno := unix.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+	if errno != 0 {
+		return -1, errno
+	}
+	return int(n), nil
+}
