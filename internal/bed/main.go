@@ -71,10 +71,14 @@ func build(path string) error {
 		return fmt.Errorf("go list -m %s: %w", module, err)
 	}
 	args := []string{"build", "-o", path}
+	static := []string{"CGO_ENABLED=0"} // as make build does
 	if raceEnabled {
-		args = append(args, "-race")
+		args, static = append(args, "-race"), nil
+	} else {
+		args = append(args, "-trimpath", "-ldflags=-s -w")
 	}
 	cmd := exec.Command("go", append(args, module+"/cmd/gportmap")...)
+	cmd.Env = append(os.Environ(), static...)
 	cmd.Dir = strings.TrimSpace(string(root))
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out

@@ -23,6 +23,7 @@ var (
 	out    = flag.String("load.out", "", "directory for performance.json, performance.svg and the tables")
 	rounds = flag.Int("load.rounds", 5, "how often each subject is measured, in turn")
 	only   = flag.String("load.only", "", "measure only the load with this key")
+	soak   = flag.Duration("load.soak", 10*time.Second, "how long random datagrams are sent")
 	upTo   = flag.Int("load.programs", 0, "register no more programs than this, 0: all")
 )
 
@@ -38,14 +39,16 @@ type plan struct {
 	few, many   int           // programs registered
 	sizes       []int         // of the table, for the plot
 	connections int           // idle ones
-	abusers     int
+	abusers     int           // of each kind
+	madeUp      int           // programs
+	soak        time.Duration
 }
 
 func newPlan() plan {
 	if *full {
-		return plan{rounds: *rounds, time: 500 * time.Millisecond, few: 10, many: 10_000, sizes: []int{10, 30, 100, 300, 1000, 3000, 10_000}, connections: 10_000, abusers: 5}
+		return plan{rounds: *rounds, time: 500 * time.Millisecond, few: 10, many: 10_000, sizes: []int{10, 30, 100, 300, 1000, 3000, 10_000}, connections: 10_000, abusers: 5, madeUp: 1_000_000, soak: *soak}
 	}
-	return plan{rounds: 1, time: 20 * time.Millisecond, few: 10, many: 100, sizes: []int{10, 100}, connections: 100, abusers: 2}
+	return plan{rounds: 1, time: 20 * time.Millisecond, few: 10, many: 100, sizes: []int{10, 100}, connections: 100, abusers: 1, madeUp: 2000, soak: 100 * time.Millisecond}
 }
 
 // figures are what was measured of one subject by one load in one round.
@@ -89,8 +92,14 @@ func measureAll(t *testing.T, ns *bed.NS, p plan) report {
 	if err := os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("10000 65000"), 0); err != nil {
 		t.Fatal(err)
 	}
-	subjects := startSubjects(t, ns, p.many)
 	r := report{Machine: thisMachine()}
+	if *only == "" || *only == "facts" {
+		r.Facts = measureFacts(t, ns, p)
+	}
+	if *only == "facts" {
+		return r
+	}
+	subjects := startSubjects(t, ns, p.many)
 	registered := 0
 	for _, size := range p.sizes {
 		if *upTo > 0 && size > *upTo {

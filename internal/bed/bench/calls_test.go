@@ -54,6 +54,11 @@ func record(message []byte) []byte {
 	return b
 }
 
+// callHeader is the size of a call's header with AUTH_NONE, in octets.
+const callHeader = 40
+
+func putWord(b []byte, v uint32) { binary.BigEndian.PutUint32(b, v) }
+
 func xidOf(message []byte) uint32       { return binary.BigEndian.Uint32(message) }
 func setXID(message []byte, xid uint32) { binary.BigEndian.PutUint32(message, xid) }
 func isReply(b, want []byte) (xid uint32, ok bool) {

@@ -18,6 +18,7 @@ type report struct {
 	Machine machine    `json:"machine"`
 	Loads   []measured `json:"loads"`
 	Sizes   []measured `json:"table_sizes"`
+	Facts   []fact     `json:"facts"`
 }
 
 type machine struct {
@@ -100,6 +101,29 @@ func (r report) print(w io.Writer) {
 			fmt.Fprintf(w, "| %s | %s | %s | %s's | %.2f | %s %.4g | %s |\n", l.Title, grouped(float64(l.Programs)),
 				map[string]string{"rate": "calls/s", "cpu": "CPU a call", "p999": "p99.9"}[g.Figure], g.To, g.Ratio, sign, g.Limit, met)
 		}
+	}
+	r.printFacts(w)
+}
+
+// printFacts prints what was measured of one daemon at a time.
+func (r report) printFacts(w io.Writer) {
+	fmt.Fprintf(w, "\n| | rpcbind | gportmap | reach | |\n|---|---|---|---|---|\n")
+	for _, f := range r.Facts {
+		value := func(name string) string {
+			v, ok := f.Values[name]
+			if !ok {
+				return ""
+			}
+			return fmt.Sprintf("%.4g %s", v, f.Unit)
+		}
+		limit, met := "", ""
+		if f.Limit != 0 {
+			limit, met = fmt.Sprintf("≤ %.4g %s", f.Limit, f.Unit), "reached"
+			if !f.met() {
+				met = "**not reached**"
+			}
+		}
+		fmt.Fprintf(w, "| %s | %s | %s | %s | %s |\n", f.Title, value(rpcbindName), value(gportmapName), limit, met)
 	}
 }
 
