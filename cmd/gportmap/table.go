@@ -56,7 +56,7 @@ func duration(d time.Duration) string {
 // row is a registration as it is shown, with every version that differs in nothing else.
 type row struct {
 	admin.Registration
-	versions []string
+	versions []int
 	cells    []string
 }
 
@@ -73,7 +73,7 @@ func table(all []admin.Registration, now time.Time) string {
 		} else {
 			rows = append(rows, r)
 		}
-		r.versions = append(r.versions, strconv.FormatUint(uint64(g.Version), 10))
+		r.versions = append(r.versions, int(g.Version))
 	}
 	if rows == nil {
 		return ""
@@ -82,7 +82,9 @@ func table(all []admin.Registration, now time.Time) string {
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "\nprogram\tservice\tvers\tnetid\tport\towner\tserver\tunit\tage\tstate")
 	for _, r := range rows {
-		fmt.Fprintf(w, "%d\t%s\t%s\t%s\n", r.Program, service(r.Program), strings.Join(r.versions, ","), strings.Join(r.cells, "\t"))
+		slices.Sort(r.versions)
+		versions := strings.ReplaceAll(strings.Trim(fmt.Sprint(r.versions), "[]"), " ", ",")
+		fmt.Fprintf(w, "%d\t%s\t%s\t%s\n", r.Program, service(r.Program), versions, strings.Join(r.cells, "\t"))
 	}
 	w.Flush()
 	return b.String()

@@ -71,7 +71,7 @@ func (v view) head() []string {
 	lines := []string{
 		v.line(bold, v.justify(title, state+s.Now.Format(time.TimeOnly))),
 		v.line(style, "health: "+text),
-		v.line(plain, fmt.Sprintf("registrations: %d alive, %d dead, %d unknown   connections: %d TCP, %d local, %d ever   state writes: %d",
+		v.line(plain, fmt.Sprintf("registrations: %d alive, %d dead, %d unknown   connections: %d TCP, %d local, %d ever   writes: %d",
 			s.Registrations.Alive, s.Registrations.Dead, s.Registrations.Unknown, s.Connections.TCP, s.Connections.Local,
 			s.Connections.Opened, s.State.Writes)),
 	}

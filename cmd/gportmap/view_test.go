@@ -51,7 +51,7 @@ func told() (last, now admin.Status) {
 
 const wholeScreen = `gportmap v1.2.3  pid 4568  up 3h12m  6.0 MiB                                                05:06:09
 health: 1 registration whose server is gone
-registrations: 7 alive, 1 dead, 2 unknown   connections: 3 TCP, 1 local, 99 ever   state writes: 12
+registrations: 7 alive, 1 dead, 2 unknown   connections: 3 TCP, 1 local, 99 ever   writes: 12
    CALLS/S        TOTAL  PROCEDURE       BY TRANSPORT AND VERDICT
     1000.5         3016  GETPORT v2      udp ok 1000.0/s  udp miss 0.5/s
        1.5            3  GETADDR v4      tcp6 ok 1.5/s

@@ -149,6 +149,7 @@ func (s *Store) Remove(r registry.Removal) bool {
 		s.cfg.Log.Debug("a registration can't be removed from the state", "dir", s.cfg.Dir, "error", err)
 		return false
 	}
+	s.stats.note(nil)
 	return true
 }
 
