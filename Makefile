@@ -11,14 +11,14 @@ SOAK      ?= 10m
 LDFLAGS    = -s -w -X main.version=$(VERSION)
 # What the tests that need root compare with and register at the daemon.
 TEST_PACKAGES = rpcbind tcpd libtirpc-dev gcc libc6-dev pkg-config iproute2 procps nfs-ganesha nfs-ganesha-vfs nfs-common \
-	ypserv ypbind-mt yp-tools python3-minimal rpcsvc-proto sysvinit-utils netbase make prometheus tmux nftables
+	ypserv ypbind-mt yp-tools python3-minimal rpcsvc-proto sysvinit-utils netbase make prometheus tmux nftables rpm cpio binutils
 # Modules inside this one, for what needs libraries that gportmap itself shall not depend on.
 MODULES = pkg/examples/nfs internal/bed/compare
 
 # Where the Debian roots of test-systemd and test-kernel are kept; they are made anew when .ci/bed/root changes.
 BED_DIR   ?= /var/cache/gportmap-bed
 
-.PHONY: help build run test test-packages test-systemd test-kernel bed unit fuzz soak bench lint api man install uninstall package clean
+.PHONY: help build run test test-packages test-systemd test-kernel bed unit fuzz soak bench lint api man install uninstall package test-package clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,7 +29,7 @@ build: ## bin/gportmap and bin/rpcinfo, static binaries
 run: build ## start an instance without privileges, register and look up services with it, stop it
 	@sh docs/demo.sh bin/gportmap
 
-test: test-packages lint unit fuzz test-systemd test-kernel ## everything that CI runs; as root on Debian it installs what it compares with
+test: test-packages lint unit fuzz test-package test-systemd test-kernel ## everything that CI runs; as root on Debian it installs what it compares with
 
 unit: ## the tests, with the race detector; those that need root or a package say so when they are skipped
 	@GO=$(GO) MODULES='$(MODULES)' sh .ci/unit -race -count=1 -timeout 20m
@@ -88,6 +88,9 @@ uninstall: ## take away what make install put there
 
 package: ## bin/package: .deb and .rpm for amd64 and arm64, the same bytes from the same commit
 	@GO=$(GO) sh init/package/build
+
+test-package: ## checks of the packages that need no start of a system, and that two builds are the same
+	@GO=$(GO) sh init/package/check
 
 clean: ## remove what was built
 	rm -rf bin run

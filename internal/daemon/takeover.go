@@ -38,10 +38,13 @@ type takeover struct {
 	inherited  bool                // all of ours are its
 	shared     bool                // its were kept until ours were bound beside them
 	ownSockets []string            // units of ours that were started
-	ordered    time.Time           // when it was told to end; zero if it wasn't
-	restored   int                 // registrations that were taken over
-	journaled  bool                // the state on disk is ours
-	serving    bool                // there is no way back
+	// stateless: the state directory had been removed, as purging rpcbind's package does. Then one that is our unit is to be
+	// taken over from as well: it can't keep any more what it is told.
+	stateless bool
+	ordered   time.Time // when it was told to end; zero if it wasn't
+	restored  int       // registrations that were taken over
+	journaled bool      // the state on disk is ours
+	serving   bool      // there is no way back
 }
 
 // takeOver stops the portmapper that runs and keeps what is needed to take its place; nil if there is none, or if none is

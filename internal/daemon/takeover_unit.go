@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"time"
@@ -38,6 +39,7 @@ func TakeOverByUnit(ctx context.Context, c Config, enable bool) (string, error) 
 	if err != nil {
 		return "", err
 	}
+	_, statErr := os.Stat(c.stateDir()) // findPredecessor makes it
 	t, err := findPredecessor(ctx, c)
 	if errors.Is(err, instance.ErrNoPredecessor) {
 		if err := instance.StartUnits(ctx, Unit); err != nil {
@@ -48,6 +50,7 @@ func TakeOverByUnit(ctx context.Context, c Config, enable bool) (string, error) 
 	if err != nil {
 		return "", unchanged(err)
 	}
+	t.stateless = errors.Is(statErr, fs.ErrNotExist)
 	if err := t.toUnit(ctx, enable); err != nil {
 		return "", t.settle(err)
 	}
@@ -56,7 +59,7 @@ func TakeOverByUnit(ctx context.Context, c Config, enable bool) (string, error) 
 
 // toUnit is the change itself.
 func (t *takeover) toUnit(ctx context.Context, enable bool) error {
-	if t.from.IsUnit(Unit) {
+	if t.from.IsUnit(Unit) && !t.stateless {
 		return WithExitCode(ExitRunning, fmt.Errorf("takeover: %s is what serves", Unit))
 	}
 	if err := t.replace(ctx); err != nil {

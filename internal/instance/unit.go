@@ -52,9 +52,12 @@ func StopUnits(ctx context.Context, units ...string) error {
 }
 
 // StartedAtBoot returns those of Units that systemd starts again: not those whose names have become ours by an alias, as when
-// a package of ours takes the place of the portmapper's, nor those that are no more.
+// a package of ours takes the place of the portmapper's, nor ours themselves, nor those that are no more.
 func (p *Predecessor) StartedAtBoot() []string {
 	return slices.DeleteFunc(p.Units(), func(unit string) bool {
+		if strings.HasPrefix(unit, "gportmap") {
+			return true
+		}
 		for _, dir := range unitDirectories() {
 			path := filepath.Join(dir, unit)
 			if _, err := os.Lstat(path); err != nil {
