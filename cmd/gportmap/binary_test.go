@@ -47,7 +47,11 @@ func TestMain(m *testing.M) {
 		// By default each process lingers a second at its end for late reports, and here are dozens.
 		os.Setenv("GORACE", strings.TrimSpace(os.Getenv("GORACE")+" atexit_sleep_ms=20"))
 	}
-	out, err := exec.Command("go", append(args, ".")...).CombinedOutput()
+	build := exec.Command("go", append(args, ".")...)
+	if !raceEnabled() { // as it is released; only so it can confine itself
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	}
+	out, err := build.CombinedOutput()
 	// Other users than the one who tests run it as well.
 	if err = errors.Join(err, os.Chmod(dir, 0o755)); err != nil {
 		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)

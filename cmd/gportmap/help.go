@@ -19,6 +19,7 @@ const shortText = `Usage: NAME [flags]     serve RPC program numbers (RFC 1833),
   -i, --insecure         let every host register
   -s, --drop-privileges  become _rpc, rpc or daemon once every socket is bound
   -l, --log-calls        log every call
+      --user USER        as -s, to become this user
       --exposure WHOM    whom to answer: world, lan or local; --allow RULE and --deny RULE say more
       --admin-group GROUP, --metrics [ADDRESS:]PORT   who may watch the daemon
       --port, --socket, --state-dir                   an instance beside the system's
@@ -87,6 +88,7 @@ Settings, which are keys of /etc/gportmap.toml as well; flags go first. Host, po
 insecure, log-calls, remote-calls and drop-privileges are keys too. gportmap.toml(5) tells more.
       --config FILE      read this file; without it /etc/gportmap.toml is read if it is there, but not with
                          --state-dir
+      --user USER        as -s, to become this user
       --exposure WHOM    whom to answer: world (default), lan or local
       --allow RULE       let in, whatever --deny and --exposure say; may be repeated. A RULE is made of
                          "from NETWORK", "on INTERFACE", "for CLASS" and "program NUMBER"; the classes are

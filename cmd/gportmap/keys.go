@@ -38,6 +38,10 @@ func keys() []key {
 		{"log-calls", "l", config.Boolean, false, boolean(func(o *options) *bool { return &o.LogCalls })},
 		{"remote-calls", "r", config.Boolean, false, boolean(func(o *options) *bool { return &o.RemoteCalls })},
 		{"drop-privileges", "s", config.Boolean, false, boolean(func(o *options) *bool { return &o.DropPrivileges })},
+		{"user", "", config.Text, false, func(o *options, v []string) error {
+			o.DropPrivileges = true
+			return text(func(o *options) *string { return &o.User })(o, v)
+		}},
 		{"admin-group", "", config.Text, false, text(func(o *options) *string { return &o.AdminGroup })},
 		{"metrics", "", config.Text, false, func(o *options, v []string) (err error) {
 			o.Metrics, err = parseMetrics(v[0])

@@ -11,6 +11,7 @@ complete -c gportmap -n "$daemon" -s i -l insecure -d 'let every host register'
 complete -c gportmap -n "$daemon" -s l -l log-calls -d 'log every call'
 complete -c gportmap -n "$daemon" -s r -l remote-calls -d 'make calls for others'
 complete -c gportmap -n "$daemon" -s s -l drop-privileges -d 'become _rpc, rpc or daemon'
+complete -c gportmap -n "$daemon" -l user -x -a '(__fish_complete_users)' -d 'become this user'
 complete -c gportmap -n "$daemon" -l takeover -d 'serve in the place of the portmapper that runs'
 complete -c gportmap -n "$daemon" -s v -l version -d 'print the version'
 complete -c gportmap -n "$daemon" -s w -l warm-start -d accepted

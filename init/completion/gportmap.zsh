@@ -11,6 +11,7 @@ flags=(
   '(-l --log-calls)'{-l,--log-calls}'[log every call]'
   '(-r --remote-calls)'{-r,--remote-calls}'[make calls for others]'
   '(-s --drop-privileges)'{-s,--drop-privileges}'[become _rpc, rpc or daemon]'
+  '--user[become this user]:user:_users'
   '--takeover[serve in the place of the portmapper that runs]'
   '(-v --version)'{-v,--version}'[print the version]'
   '(-w --warm-start)'{-w,--warm-start}'[accepted]'

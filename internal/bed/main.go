@@ -80,6 +80,9 @@ func build(path string) error {
 	cmd := exec.Command("go", append(args, module+"/cmd/gportmap")...)
 	cmd.Env = append(os.Environ(), static...)
 	cmd.Dir = strings.TrimSpace(string(root))
+	if !raceEnabled { // as it is released; only so it can confine itself
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	}
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Run(); err != nil {

@@ -38,6 +38,8 @@ type Config struct {
 	// DropPrivileges gives root up once every socket is bound. At the end the lock file, the pid file and the local socket
 	// then stay behind where only root may remove them: the next start takes them over, and [Stop] removes them.
 	DropPrivileges bool
+	// User is the name of the user to become then; empty: the first of those that distributions have for a portmapper.
+	User string
 	// Takeover stops the portmapper that runs, if any, and takes its place with everything that is registered there. If
 	// that fails the other one is put back.
 	Takeover bool

@@ -42,7 +42,7 @@ func (d *doctor) privileges() {
 		if has&(1<<capSetUID) == 0 || has&(1<<capSetGID) == 0 {
 			d.add(Error, "privileges", "privileges can't be dropped: CAP_SETUID or CAP_SETGID is missing", "start without -s, or with these capabilities")
 		}
-		if _, err := privilegeless(); err != nil {
+		if _, err := d.config.privilegeless(); err != nil {
 			d.add(Error, "privileges", "privileges can't be dropped: none of the users _rpc, rpc and daemon is there", "make one of them, or start without -s")
 		}
 	}
@@ -127,7 +127,7 @@ func (d *doctor) untrusted(info fs.FileInfo) string {
 	if d.config.StateDir != "" {
 		trusted = append(trusted, uint32(os.Geteuid()))
 	}
-	if user, err := privilegeless(); err == nil && d.config.DropPrivileges {
+	if user, err := d.config.privilegeless(); err == nil && d.config.DropPrivileges {
 		trusted = append(trusted, user.UID)
 	}
 	switch {

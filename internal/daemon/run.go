@@ -24,7 +24,7 @@ import (
 //
 //	another portmapper stopped, for a takeover → instance lock → state directory → stale files removed → sockets, handed
 //	over, inherited or bound → pid file → privileges dropped → table with our own entries and those of the last daemon, or of
-//	the other portmapper → serve → subsys lock → READY=1
+//	the other portmapper → serve → subsys lock → confined → READY=1
 //
 // An error says what was refused, where, and what to do about it, in one line; [ExitCode] has its exit code. Nothing stays
 // half started.
@@ -69,7 +69,7 @@ func start(ctx context.Context, c Config, other *takeover) error {
 	m.writePID()
 	defer m.remove()
 	if c.DropPrivileges {
-		if err := dropPrivileges(c.Log); err != nil {
+		if err := dropPrivileges(c); err != nil {
 			return err
 		}
 	}
@@ -81,10 +81,13 @@ func start(ctx context.Context, c Config, other *takeover) error {
 	ready := other.ready(c.Ready)
 	c.Ready = func() error {
 		m.createSubsys()
-		if ready == nil {
-			return nil
+		if ready != nil {
+			if err := ready(); err != nil {
+				return err
+			}
 		}
-		return ready()
+		confine(c)
+		return nil
 	}
 	return serve(ctx, c, sockets, k, table, state, desk)
 }
@@ -114,14 +117,15 @@ func acquire(c Config) (*instance.Lock, error) {
 }
 
 // dropPrivileges becomes the first of the users that distributions have for a portmapper.
-func dropPrivileges(log *slog.Logger) error {
+func dropPrivileges(c Config) error {
+	log := c.Log
 	if os.Geteuid() != 0 {
 		log.Info("there are no privileges to drop", "uid", os.Geteuid())
 		return nil
 	}
-	user, err := privilegeless()
+	user, err := c.privilegeless()
 	if err != nil {
-		return WithExitCode(ExitConfig, fmt.Errorf("drop privileges: none of the users _rpc, rpc and daemon will do: %w", err))
+		return WithExitCode(ExitConfig, fmt.Errorf("drop privileges: the user, or each of _rpc, rpc and daemon, won't do: %w", err))
 	}
 	if err := sys.DropPrivileges(user.UID, user.GID); err != nil {
 		return byCause(ExitSystem, err)

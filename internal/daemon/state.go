@@ -36,7 +36,9 @@ func openState(c Config) (*warmstart.Store, error) {
 		w.Trusted = serviceUIDs()
 		switch {
 		case c.DropPrivileges:
-			w.Account, _ = privilegeless() // dropPrivileges tells if there is none
+			if w.Account, _ = c.privilegeless(); w.Account != nil { // dropPrivileges tells if there is none
+				w.Trusted = append(w.Trusted, w.Account.UID)
+			}
 		case c.StateDir == "":
 			w.Account, _ = account(serviceUsers()...)
 		}
@@ -80,7 +82,12 @@ func account(names ...string) (*warmstart.Account, error) {
 }
 
 // privilegeless returns the user to become when privileges are dropped.
-func privilegeless() (*warmstart.Account, error) { return account(append(serviceUsers(), "daemon")...) }
+func (c Config) privilegeless() (*warmstart.Account, error) {
+	if c.User != "" {
+		return account(c.User)
+	}
+	return account(append(serviceUsers(), "daemon")...)
+}
 
 // bootID returns the kernel's name for this boot, "" if it can't be read.
 func bootID(log *slog.Logger) string {

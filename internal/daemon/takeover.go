@@ -108,7 +108,7 @@ func rehearse(c Config, endpoints []instance.Endpoint) error {
 	}
 	state.Close()
 	if c.DropPrivileges && os.Geteuid() == 0 {
-		if _, err := privilegeless(); err != nil {
+		if _, err := c.privilegeless(); err != nil {
 			return WithExitCode(ExitConfig, fmt.Errorf("drop privileges: none of the users _rpc, rpc and daemon will do: %w", err))
 		}
 	}

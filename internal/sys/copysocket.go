@@ -75,7 +75,7 @@ func socketNumbers(pid int) (map[int]uint32, error) {
 	numbers := make(map[int]uint32)
 	for _, name := range names {
 		number, err := strconv.Atoi(name)
-		if inode, ok := socketInode(int(dir.Fd()), name); ok && err == nil {
+		if inode, ok, _ := socketInode(int(dir.Fd()), name); ok && err == nil {
 			numbers[number] = inode
 		}
 	}

@@ -112,9 +112,12 @@ func (s *search) process(pid int) {
 		names, err := fds.Readdirnames(1024)
 		for _, name := range names {
 			s.left--
-			if inode, ok := socketInode(fd, name); ok && s.wanted[inode] {
+			inode, ok, err := socketInode(fd, name)
+			if ok && s.wanted[inode] {
 				hits[inode] = true
 			}
+			// Root without its capabilities sees which descriptors there are, and not what they are.
+			s.Denied = s.Denied || err == unix.EACCES || err == unix.EPERM
 		}
 		if err != nil {
 			// Of a process that may not be traced the directory opens and lists nothing, or says so only now.
@@ -147,17 +150,18 @@ func (s *search) found(dir, pid int, hits map[uint32]bool) {
 	}
 }
 
-// socketInode returns the number in the link of a descriptor that is a socket, "socket:[4242]".
-func socketInode(dir int, name string) (uint32, bool) {
+// socketInode returns the number in the link of a descriptor that is a socket, "socket:[4242]". The error is that of reading
+// the link.
+func socketInode(dir int, name string) (inode uint32, ok bool, err error) {
 	var link [64]byte // more than a socket's has
 	n, err := unix.Readlinkat(dir, name, link[:])
 	if err != nil {
-		return 0, false
+		return 0, false, err
 	}
 	number, ok := strings.CutPrefix(string(link[:n]), "socket:[")
 	if !ok {
-		return 0, false
+		return 0, false, nil
 	}
-	inode, err := strconv.ParseUint(strings.TrimSuffix(number, "]"), 10, 32)
-	return uint32(inode), err == nil
+	n64, err := strconv.ParseUint(strings.TrimSuffix(number, "]"), 10, 32)
+	return uint32(n64), err == nil, nil
 }

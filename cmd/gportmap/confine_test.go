@@ -1,0 +1,95 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// processStatus returns a field of /proc/PID/status.
+func processStatus(t *testing.T, pid int, field string) string {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if value, ok := strings.CutPrefix(line, field+":"); ok {
+			return strings.Join(strings.Fields(value), " ")
+		}
+	}
+	return ""
+}
+
+// TestConfinement looks at a daemon that serves: it can get no new privileges, and root has none of its capabilities but the
+// two by which it keeps the state for another user. What Landlock refuses is tried in internal/sys.
+func TestConfinement(t *testing.T) {
+	if raceEnabled() {
+		t.Skip("a program with the race detector has cgo and can't confine its threads")
+	}
+	a := instanceFor(t)
+	r := start(t, a.args()...)
+	pid := r.cmd.Process.Pid
+	if got := processStatus(t, pid, "NoNewPrivs"); got != "1" {
+		t.Errorf("NoNewPrivs: %s", got)
+	}
+	want := "0000000000000000"
+	if os.Geteuid() == 0 {
+		want = "0000000000000003" // CAP_CHOWN, CAP_DAC_OVERRIDE
+	}
+	for _, set := range []string{"CapEff", "CapPrm", "CapInh"} {
+		if set == "CapInh" {
+			want = "0000000000000000"
+		}
+		if got := processStatus(t, pid, set); got != want {
+			t.Errorf("%s: %s, want %s", set, got, want)
+		}
+	}
+	// It serves, keeps what is registered and cleans up all the same.
+	if code, _, stderr := execute(t, "set", "--socket", a.socket(), "300000", "1", "tcp", "0.0.0.0.8.1"); code != 0 {
+		t.Fatal(stderr)
+	}
+	if code := r.end(t, syscall.SIGTERM); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	a.gone(t)
+	if info, err := os.Stat(filepath.Join(a.dir, "rpcbind.xdr")); err != nil || info.Size() < 100 {
+		t.Errorf("the state: %v, %v", info, err)
+	}
+}
+
+// TestUser becomes another user, who can't return.
+func TestUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: to become another user")
+	}
+	a := instanceFor(t)
+	if err := os.Chmod(filepath.Dir(a.dir), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r := start(t, a.args("--user", "nobody")...)
+	pid := r.cmd.Process.Pid
+	if got := processStatus(t, pid, "Uid"); got != "65534 65534 65534 65534" {
+		t.Errorf("Uid: %s", got)
+	}
+	for _, set := range []string{"CapEff", "CapPrm"} {
+		if got := processStatus(t, pid, set); strings.Trim(got, "0") != "" {
+			t.Errorf("%s: %s", set, got)
+		}
+	}
+	a.ask(t)
+	if code, _, stderr := execute(t, "set", "--socket", a.socket(), "300000", "1", "tcp", "0.0.0.0.8.1"); code != 0 {
+		t.Error(stderr)
+	}
+	if code := r.end(t, syscall.SIGTERM); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	r = start(t, a.args("--user", "nobody")...) // over what stayed behind
+	r.end(t, syscall.SIGTERM)
+	if code, _, stderr := execute(t, instanceFor(t).args("-f", "--user", "no-such-user")...); code != 78 || !strings.Contains(stderr, "no-such-user") {
+		t.Errorf("an unknown user: %d, %s", code, stderr)
+	}
+}
