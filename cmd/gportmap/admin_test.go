@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/gportmap/gportmap/internal/admin"
 	"github.com/gportmap/gportmap/internal/daemon"
@@ -110,6 +112,40 @@ func TestAdminGroup(t *testing.T) {
 	}
 	if got := info.Sys().(*syscall.Stat_t).Gid; int(got) != gid {
 		t.Errorf("group %d, want %d", got, gid)
+	}
+}
+
+// TestAdminGroupOfAnother: who isn't in the group can't give it the socket, and serves on.
+func TestAdminGroupOfAnother(t *testing.T) {
+	setpriv, err := exec.LookPath("setpriv")
+	if err != nil || os.Getuid() != 0 {
+		t.Skip("needs root and setpriv")
+	}
+	a := instanceFor(t)
+	if err := os.Chown(filepath.Dir(a.dir), 65534, 65534); err != nil {
+		t.Fatal(err)
+	}
+	args := append([]string{"--reuid", "65534", "--regid", "65534", "--clear-groups", os.Getenv(binaryEnv), "-f", "--admin-group", "4711"}, a.args()...)
+	cmd := exec.Command(setpriv, args...)
+	pipe, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	hung := time.AfterFunc(limit, func() { cmd.Process.Kill() })
+	t.Cleanup(func() {
+		hung.Stop()
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	r := &running{cmd, bufio.NewReader(pipe), pipe}
+	r.until(t, "SupplementaryGroups=")
+	r.until(t, "started")
+	var s admin.Status
+	if err := admin.Ask(t.Context(), filepath.Join(a.dir, admin.SocketName), "/v1/status", &s); err != nil {
+		t.Error(err)
 	}
 }
 

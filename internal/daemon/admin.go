@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"errors"
 	"fmt"
 	"io/fs"
 	"net"
@@ -40,8 +39,14 @@ func openAdmin(c Config) (*adminDesk, error) {
 		gid = int(id)
 	}
 	var err error
-	if d.local, err = listenAdmin(c.adminSocket(), gid); err != nil {
+	if d.local, err = listenAdmin(c.adminSocket()); err != nil {
 		c.Log.Warn("the admin socket can't be made: status and watch will know less", "err", err)
+	} else if gid >= 0 {
+		// Who isn't root may give it to groups of its own alone.
+		if err := os.Lchown(c.adminSocket(), -1, gid); err != nil {
+			c.Log.Warn("the admin socket can't be given to its group, so root alone may ask; under systemd the unit needs SupplementaryGroups=",
+				"group", c.AdminGroup, "err", err)
+		}
 	}
 	if c.Metrics != (netip.AddrPort{}) {
 		if d.metrics, err = net.Listen("tcp", c.Metrics.String()); err != nil {
@@ -53,7 +58,7 @@ func openAdmin(c Config) (*adminDesk, error) {
 
 // listenAdmin makes the socket at path in the place of one that a daemon left which was killed; we hold the instance lock.
 // Until it has its mode only its owner can connect.
-func listenAdmin(path string, gid int) (net.Listener, error) {
+func listenAdmin(path string) (net.Listener, error) {
 	if len(path) > maxSocketPath {
 		return nil, fmt.Errorf("%s: %d octets are too long for a local socket, at most %d; choose a shorter --state-dir", path, len(path), maxSocketPath)
 	}
@@ -66,10 +71,7 @@ func listenAdmin(path string, gid int) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	if gid >= 0 {
-		err = os.Lchown(path, -1, gid)
-	}
-	if err = errors.Join(err, os.Chmod(path, adminMode)); err != nil {
+	if err := os.Chmod(path, adminMode); err != nil {
 		l.Close()
 		return nil, err
 	}
