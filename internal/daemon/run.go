@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"sync"
 	"syscall"
 	"time"
@@ -20,6 +21,9 @@ import (
 	"github.com/gportmap/gportmap/internal/warmstart"
 )
 
+// heapRoom is how much larger than what is in use the heap may get, in percent.
+const heapRoom = 50
+
 // Run serves until ctx ends, and then returns nil. What is taken on the way up is given back in reverse on the way down:
 //
 //	another portmapper stopped, for a takeover → instance lock → state directory → stale files removed → sockets, handed
@@ -29,6 +33,10 @@ import (
 // An error says what was refused, where, and what to do about it, in one line; [ExitCode] has its exit code. Nothing stays
 // half started.
 func Run(ctx context.Context, c Config) error {
+	if os.Getenv("GOGC") == "" {
+		// Calls make no garbage: the heap needs no room for twice what the table takes.
+		debug.SetGCPercent(heapRoom)
+	}
 	c, err := c.complete()
 	if err != nil {
 		return err

@@ -33,7 +33,15 @@ func (t *Table) encode(cache *atomic.Pointer[[]byte], add func([]byte, *Entry) [
 	if b := cache.Load(); b != nil {
 		return *b
 	}
-	var list []byte
+	size := 0
+	var scratch [256]byte
+	for _, e := range t.order {
+		if e != nil {
+			size += len(add(scratch[:0], e))
+		}
+	}
+	// With room for a few more, which are appended.
+	list := make([]byte, 0, size+size/16)
 	for _, e := range t.order {
 		if e != nil {
 			list = add(list, e)

@@ -43,7 +43,7 @@ func Replay(list []rpcbind.RPCB) []rpcbind.RPCB {
 	keyOf := func(b rpcbind.RPCB) key { return key{b.Program, b.Version, strings.ToLower(string(b.Netid))} }
 	// What comes behind counts for what is before: so from the end to the front.
 	gone := make(map[key]bool)
-	var regs []rpcbind.RPCB
+	regs := make([]rpcbind.RPCB, 0, len(list))
 	for _, b := range slices.Backward(list) {
 		switch {
 		case b.Program == 0:
@@ -55,7 +55,7 @@ func Replay(list []rpcbind.RPCB) []rpcbind.RPCB {
 			for _, netid := range strings.Split(string(b.Netid), beginNetid) {
 				gone[keyOf(rpcbind.RPCB{Program: uint32(prog), Version: b.Version, Netid: rpcbind.Netid(netid)})] = true
 			}
-		case !gone[keyOf(b)]:
+		case len(gone) == 0 || !gone[keyOf(b)]:
 			regs = append(regs, b)
 		}
 	}

@@ -101,7 +101,23 @@ func (t *Table) Set(b rpcbind.RPCB) error {
 	if err != nil {
 		return err
 	}
-	return t.add(&Entry{RPCB: b, IP: ip})
+	return t.add(&Entry{RPCB: shared(b), IP: ip})
+}
+
+// shared returns b with the netids and owners that most registrations have as the constants that they are, so that not
+// every entry has a copy of its own.
+func shared(b rpcbind.RPCB) rpcbind.RPCB {
+	for _, n := range [...]rpcbind.Netid{rpcbind.UDP, rpcbind.TCP, rpcbind.UDP6, rpcbind.TCP6, rpcbind.Local} {
+		if b.Netid == n {
+			b.Netid = n
+		}
+	}
+	for _, owner := range [...]string{rpcbind.OwnerSuperuser, rpcbind.OwnerUnknown} {
+		if b.Owner == owner {
+			b.Owner = owner
+		}
+	}
+	return b
 }
 
 // SetOwn registers an address of the portmapper itself, as [Table.Set] does.
@@ -151,7 +167,7 @@ func (t *Table) Replace(old *Entry, b rpcbind.RPCB) error {
 	if err != nil {
 		return err
 	}
-	e := &Entry{RPCB: b, IP: ip}
+	e := &Entry{RPCB: shared(b), IP: ip}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch now := t.exact(e); {

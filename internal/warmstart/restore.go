@@ -218,7 +218,7 @@ func (s *Store) clean(regs []rpcbind.RPCB) []rpcbind.RPCB {
 		prog, vers uint32
 		netid      string
 	}
-	seen := make(map[key]bool)
+	seen := make(map[key]bool, len(regs))
 	invalid := 0
 	kept := regs[:0]
 	for _, b := range regs {

@@ -277,7 +277,7 @@ func (h *host) madeUp() {
 	e := exchange{call: getPort(0).call, reply: newReply([]byte{0, 0, 0, 0})}
 	before, err := oneAtATime(rpcbind.Port, getPort(firstProgram), h.plan.time)
 	h.must(err)
-	rss := resident(h.t, h.daemon.PID())
+	rss := 0
 	w, err := newWindow(rpcbind.Port, 64, e)
 	h.must(err)
 	defer w.socket.close()
@@ -285,6 +285,9 @@ func (h *host) madeUp() {
 	var t tally
 	const program = firstProgram + 10_000_000
 	for asked := 0; asked < n; {
+		if rss == 0 && asked > n/4 { // what it needs for so many calls it has by now
+			rss = resident(h.t, h.daemon.PID())
+		}
 		k := 64 - w.inFlight
 		for i := range k {
 			putWord(w.socket.calls[i][callHeader:], uint32(program+asked+i))
@@ -301,7 +304,7 @@ func (h *host) madeUp() {
 	h.must(err)
 	name := fmt.Sprintf("%s made-up programs (rpcbind: %s): ", grouped(float64(h.plan.madeUp)), grouped(float64(h.plan.madeUp/20)))
 	h.tell(name+"UDP median over that before", "×", 0, after.latency.quantile(.5)/before.latency.quantile(.5))
-	h.tell(name+"memory grown", "MiB", 1, float64(resident(h.t, h.daemon.PID())-rss)/1024)
+	h.tell(name+"memory grown after the first quarter", "MiB", 1, float64(resident(h.t, h.daemon.PID())-rss)/1024)
 }
 
 // random sends datagrams of random octets, among them calls with random ends.
