@@ -268,9 +268,18 @@ func serveActivated(t *testing.T, sockets ...*sys.Socket) int {
 	cmd := exec.Command("sh", "-c", "echo $$; read go; LISTEN_PID=$$ exec /sbin/rpcbind -f -w")
 	cmd.Env = append(os.Environ(), fmt.Sprintf("LISTEN_FDS=%d", len(sockets)))
 	for _, s := range sockets {
-		f, err := s.Listener.(interface{ File() (*os.File, error) }).File()
+		conn, err := s.SyscallConn()
 		if err != nil {
 			t.Fatal(err)
+		}
+		var f *os.File
+		err = conn.Control(func(fd uintptr) {
+			if fd, err := syscall.Dup(int(fd)); err == nil {
+				f = os.NewFile(uintptr(fd), "socket")
+			}
+		})
+		if err != nil || f == nil {
+			t.Fatalf("copy a socket: %v", err)
 		}
 		defer f.Close()
 		cmd.ExtraFiles = append(cmd.ExtraFiles, f)
