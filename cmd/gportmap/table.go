@@ -21,13 +21,14 @@ func health(s admin.Status) string {
 	if n := s.Registrations.Dead; n > 0 {
 		wrong = append(wrong, fmt.Sprintf("%s whose server is gone", count(n, "registration")))
 	}
-	if s.RateLimited > 0 {
-		wrong = append(wrong, fmt.Sprintf("%d datagrams over the limit of a network were not answered", s.RateLimited))
-	}
+	text := strings.Join(wrong, "; ")
 	if wrong == nil {
-		return fmt.Sprintf("well, %s, up %s", count(s.Registrations.Total(), "registration"), duration(s.Now.Sub(s.Started)))
+		text = fmt.Sprintf("well, %s, up %s", count(s.Registrations.Total(), "registration"), duration(s.Now.Sub(s.Started)))
 	}
-	return strings.Join(wrong, "; ")
+	if s.RateLimited > 0 { // since the start, so it is no trouble of now
+		text += fmt.Sprintf("; %d datagrams over the limit of a network were not answered so far", s.RateLimited)
+	}
+	return text
 }
 
 func count(n int, what string) string {
