@@ -49,6 +49,7 @@ test-kernel: bed ## as root on Debian: with the NFS server of Debian's kernel, i
 bed: package
 	@CGO_ENABLED=0 $(GO) build -o bin/bed/ ./internal/bed/callers ./cmd/gportmap
 	@cp bin/package/gportmap_*_amd64.deb bin/bed/gportmap.deb
+	@cp init/package/replace-rpcbind bin/bed/
 
 fuzz: ## each fuzz target for FUZZTIME (5s)
 	@set -e; for pkg in $$($(GO) list ./...); do \

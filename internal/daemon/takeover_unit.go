@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/syslog"
 	"os"
 	"slices"
 	"time"
@@ -54,7 +55,13 @@ func TakeOverByUnit(ctx context.Context, c Config, enable bool) (string, error) 
 	if err := t.toUnit(ctx, enable); err != nil {
 		return "", t.settle(err)
 	}
-	return t.describe(time.Since(t.ordered)), t.settle(nil)
+	text := t.describe(time.Since(t.ordered))
+	err = t.settle(nil)
+	if err == nil {
+		// As if the unit had said it, so that journalctl -u shows who did what. Without a journal the command's answer does.
+		sys.SendJournal(text, int(syslog.LOG_INFO), map[string]string{"OBJECT_SYSTEMD_UNIT": Unit, "SYSLOG_IDENTIFIER": "gportmap"})
+	}
+	return text, err
 }
 
 // toUnit is the change itself.

@@ -20,6 +20,7 @@ answered() {
 # calls: what the callers counted, for a line of the report
 calls() {
   awk '/ calls,/ { n++; match($0, /[0-9]+ calls/); calls += substr($0, RSTART); match($0, /[0-9]+ sent again/); again += substr($0, RSTART)
-      match($0, /[0-9]+ times reconnected/); broken += substr($0, RSTART) }
-    END { printf "%d clients, %d calls, %d sent again, %d reconnected", n, calls, again, broken }' /tmp/callers
+      match($0, /[0-9]+ connections broken/); broken += substr($0, RSTART)
+      match($0, /[0-9]+ by TCP/); tcp += substr($0, RSTART) }
+    END { printf "%d clients, %d calls, %d sent again, %d connections broken, %d by TCP instead", n, calls, again, broken, tcp }' /tmp/callers
 }

@@ -9,4 +9,7 @@ pid=$(main_pid gportmap.service)
 check "not root" not grep -q '^Uid:.0' "/proc/$pid/status"
 check "no capability" grep -q '^CapEff:.0000000000000000$' "/proc/$pid/status"
 check "its rpcinfo is rpcinfo(8)" sh -c '/usr/sbin/rpcinfo -p >/tmp/1 && /var/cache/bed/rpcinfo -p >/tmp/2 && diff /tmp/1 /tmp/2'
+check "/sbin/rpcbind starts another one" /sbin/rpcbind --port 1111 --state-dir /run/another
+check "pidof rpcbind finds that, as dracut wants" pidof rpcbind
+kill "$(pidof rpcbind)"
 check "no unit failed" test -z "$(systemctl --failed --no-legend)"

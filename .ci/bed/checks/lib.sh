@@ -41,7 +41,7 @@ active() { systemctl -q is-active "$@"; }
 inactive() { ! systemctl -q is-active "$@"; }
 main_pid() { systemctl show -P MainPID "$1"; }
 # registered: all registrations but the portmapper's own, one a line
-registered() { rpcinfo | awk 'NR > 1 && $1 != 100000' | sort; }
+registered() { rpcinfo | awk 'NR > 1 && $1 != 100000 { $1 = $1; print }' | sort; }
 logged() { journalctl -b --no-pager -o cat -u "$1" | grep -E -- "$2"; }
 
 # Debian's rpcinfo, which went away with rpcbind's package: the answers are read by a program that isn't ours.

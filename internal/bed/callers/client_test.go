@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"net"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -55,7 +54,7 @@ func TestServed(t *testing.T) {
 		{name: "tcp, a connection each", network: "tcp4", address: addr},
 	} {
 		call(t, c, 20)
-		if !c.served(0) || c.port != 2049 {
+		if !c.served(trouble{}) || c.port != 2049 {
 			t.Errorf("%v; port %d", c, c.port)
 		}
 		c.hangUp()
@@ -63,7 +62,7 @@ func TestServed(t *testing.T) {
 }
 
 func TestNotCalled(t *testing.T) {
-	if (&client{}).served(0) {
+	if (&client{}).served(trouble{}) {
 		t.Error("who never called was served")
 	}
 }
@@ -76,7 +75,7 @@ func TestNotRegistered(t *testing.T) {
 	defer pm.Close()
 	c := &client{network: "tcp4", address: pm.Addrs()[0].String()}
 	call(t, c, 1)
-	if c.served(0) || !strings.Contains(c.String(), "answered 0") {
+	if c.served(trouble{}) || !strings.Contains(c.String(), "answered 0") {
 		t.Error(c)
 	}
 }
@@ -88,7 +87,7 @@ func TestAnsweredOtherwise(t *testing.T) {
 	call(t, c, 1)
 	c.address = second
 	call(t, c, 1)
-	if c.served(0) || !strings.Contains(c.String(), "answered 2050, first 2049") {
+	if c.served(trouble{}) || !strings.Contains(c.String(), "answered 2050, first 2049") {
 		t.Error(c)
 	}
 }
@@ -101,19 +100,38 @@ func TestBroken(t *testing.T) {
 	pm.Close()
 	serving(t, addr, 2049)
 	call(t, c, 2)
-	if c.served(0) || !c.served(1) || c.broken != 1 {
+	if c.served(trouble{}) || !c.served(trouble{broken: 1}) || c.broken != 1 {
 		t.Error(c)
 	}
 }
 
-func TestRefused(t *testing.T) {
-	for _, network := range []string{"udp4", "tcp4", "unix"} {
-		c := &client{network: network, address: "127.0.0.1:1", keeps: true}
-		if network == "unix" {
-			c.address = filepath.Join(t.TempDir(), "socket")
+// TestByTCP holds a client that found no local socket to the flag that allows it.
+func TestByTCP(t *testing.T) {
+	c := &client{network: "unix", calls: 1, byTCP: 1}
+	if c.served(trouble{}) || !c.served(trouble{byTCP: true}) {
+		t.Error(c)
+	}
+}
+
+// TestBrokenLocal holds the local connection that is kept to a limit of its own.
+func TestBrokenLocal(t *testing.T) {
+	for _, c := range []*client{
+		{network: "unix", keeps: true, calls: 1, broken: 1},
+		{network: "unix", calls: 1, broken: 1},
+		{network: "tcp4", keeps: true, calls: 1, broken: 1},
+	} {
+		local := c.network == "unix" && c.keeps
+		if c.served(trouble{brokenLocal: 1}) != local || c.served(trouble{broken: 1}) == local {
+			t.Errorf("%+v", c)
 		}
+	}
+}
+
+func TestRefused(t *testing.T) {
+	for _, network := range []string{"udp4", "tcp4"} {
+		c := &client{network: network, address: "127.0.0.1:1", keeps: true}
 		call(t, c, 5)
-		if c.served(9) || c.wrongs != 5 || len(c.wrong) != 3 {
+		if c.served(trouble{9, 9, 9, true}) || c.wrongs != 5 || len(c.wrong) != 3 {
 			t.Error(c)
 		}
 	}
@@ -143,7 +161,7 @@ func TestSentAgain(t *testing.T) {
 		}()
 		c := &client{network: "udp4", address: conn.LocalAddr().String(), keeps: true}
 		call(t, c, 1)
-		if c.again != n-1 || c.served(0) != (n <= maxSent) {
+		if c.again != n-1 || c.served(trouble{again: 1}) != (n <= 2) {
 			t.Errorf("answered when it comes for time %d: %v", n, c)
 		}
 	}
@@ -158,7 +176,7 @@ func TestCallUntilDone(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	for _, c := range callUntilDone(ctx, all, program, 1) {
-		if !c.served(0) {
+		if !c.served(trouble{}) {
 			t.Error(c)
 		}
 	}
