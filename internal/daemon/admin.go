@@ -44,7 +44,7 @@ func openAdmin(c Config) (*adminDesk, error) {
 	} else if gid >= 0 {
 		// Who isn't root may give it to groups of its own alone.
 		if err := os.Lchown(c.adminSocket(), -1, gid); err != nil {
-			c.Log.Warn("the admin socket can't be given to its group, so root alone may ask; under systemd the unit needs SupplementaryGroups=",
+			c.Log.Warn("the admin socket can't be given to its group, so root alone may ask; under systemd the unit needs SupplementaryGroups= and SystemCallFilter=@chown",
 				"group", c.AdminGroup, "err", err)
 		}
 	}

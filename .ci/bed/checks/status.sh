@@ -38,3 +38,18 @@ check "the journal has its start by MESSAGE_ID" sh -c \
 setpriv --reuid 65534 --clear-groups gportmap unset 100003 3 tcp
 check "and a refused registration by its fields" within 5 sh -c \
   "journalctl -b -q -o cat _SYSTEMD_UNIT=gportmap.service RPC_PROC=UNSET RPC_PROG=100003 'PEER=uid 65534' VERDICT=no | grep -q ."
+
+# The group of --admin-group, and metrics over TCP, as docs/monitoring.md says.
+mkdir -p /etc/systemd/system/gportmap.service.d
+printf '[Service]\nSupplementaryGroups=adm\nSystemCallFilter=@chown\nEnvironment="RPCBIND_OPTIONS=--admin-group adm --metrics 9111"\n' \
+  >/etc/systemd/system/gportmap.service.d/watched.conf
+systemctl daemon-reload
+check "restarted with --admin-group and --metrics" systemctl restart gportmap.service
+check "the admin socket is the group's" same "$(stat -c '%a %U %G' $socket)" "660 _rpc adm"
+check "the group may ask" setpriv --reuid 65534 --regid adm --clear-groups gportmap watch --count 1
+check "metrics over TCP" sh -c "/usr/bin/perl -MIO::Socket::INET -e '\$s = IO::Socket::INET->new(\"127.0.0.1:9111\") or die \$!;
+  print \$s \"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n\"; print while <\$s>' | grep -q '^gportmap_build_info'"
+rm -r /etc/systemd/system/gportmap.service.d/watched.conf
+systemctl daemon-reload
+check "restarted without" systemctl restart gportmap.service
+check "no warning about the admin socket was logged" not logged gportmap.service "admin socket can't"
