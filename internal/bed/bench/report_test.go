@@ -103,6 +103,7 @@ func (r report) print(w io.Writer) {
 		}
 	}
 	r.printFacts(w)
+	r.printReadme(w)
 }
 
 // printFacts prints what was measured of one daemon at a time.
@@ -143,6 +144,36 @@ func (m measured) printRows(w io.Writer) {
 			grouped(get(figure("rate"))), get(figure("cpu")), get(func(f figures) float64 { return f.P50 }),
 			get(func(f figures) float64 { return f.P99 }), get(figure("p999")), lost, wrong)
 		title, programs = "", ""
+	}
+}
+
+// printReadme prints the rows of README.md's table that are measured here.
+func (r report) printReadme(w io.Writer) {
+	fmt.Fprintf(w, "\nThe rows of README.md:\n\n| | rpcbind | gportmap |\n|---|---|---|\n")
+	for _, row := range []struct {
+		title, key string
+		programs   int
+	}{
+		{"UDP GETPORT, 4 × 32 calls in flight", "udp-getport", 10},
+		{"the same with 10,000 programs registered", "udp-getport", 10_000},
+		{"UDP GETPORT, one at a time", "udp-one", 10},
+		{"TCP GETPORT, 64 calls in flight", "tcp-pipelined", 10},
+		{"TCP GETPORT, 100 connections with one call each", "tcp-100", 10},
+	} {
+		for _, m := range r.Loads {
+			if m.Key != row.key || m.Programs != row.programs {
+				continue
+			}
+			cell := func(name string) string {
+				return fmt.Sprintf("%s calls/s, %.1f µs of CPU each", grouped(median(m.Rounds[name], figure("rate"))), median(m.Rounds[name], figure("cpu")))
+			}
+			fmt.Fprintf(w, "| %s | %s | %s |\n", row.title, cell(rpcbindName), cell(gportmapName))
+		}
+	}
+	for _, f := range r.Facts {
+		if strings.HasSuffix(f.Title, "idle TCP connections: memory for each") {
+			fmt.Fprintf(w, "| %s | %.0f octets | %.0f octets |\n", f.Title, f.Values[rpcbindName], f.Values[gportmapName])
+		}
 	}
 }
 
