@@ -7,11 +7,12 @@ import (
 )
 
 // lostAfter is how long a call may be unanswered, with nothing else arriving, before it counts as lost.
-const lostAfter = 300 * time.Millisecond
+const lostAfter = time.Second
 
 // A tally is what a generator counted.
 type tally struct {
 	answered, lost, wrong int
+	late                  int // replies to calls that were answered, or counted as lost, before
 	took                  time.Duration
 	latency               histogram
 }
@@ -48,8 +49,8 @@ func (w *window) send(n int, now time.Time) error {
 	return w.socket.sendCalls(n)
 }
 
-// receive takes the replies that are there into the tally and returns how many. A reply that is not the one to a call in
-// flight, octet by octet, is wrong.
+// receive takes the replies that are there into the tally and returns how many. A reply that is not the one to such a call,
+// octet by octet, is wrong.
 func (w *window) receive(t *tally, flags int) (int, error) {
 	n, err := w.socket.receive(flags)
 	if n == 0 || err != nil {
@@ -59,8 +60,12 @@ func (w *window) receive(t *tally, flags int) (int, error) {
 	for i := range n {
 		xid, ok := isReply(w.socket.reply(i), w.want)
 		slot := &w.sent[xid%uint32(len(w.sent))]
-		if !ok || slot.IsZero() || w.next-xid > uint32(len(w.sent)) {
+		if !ok {
 			t.wrong++
+			continue
+		}
+		if slot.IsZero() || w.next-xid > uint32(len(w.sent)) {
+			t.late++
 			continue
 		}
 		t.answered++

@@ -51,8 +51,8 @@ func TestGeneratorCountsLostAndWrongReplies(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A wrong reply leaves its call unanswered.
-	if got.answered != 80 || got.wrong != 20 || got.lost != 20 {
-		t.Errorf("%d answered, %d wrong, %d lost; want 80, 20, 20", got.answered, got.wrong, got.lost)
+	if got.answered != 80 || got.wrong != 10 || got.late != 10 || got.lost != 20 {
+		t.Errorf("%d answered, %d wrong, %d late, %d lost; want 80, 10, 10, 20", got.answered, got.wrong, got.late, got.lost)
 	}
 }
 
