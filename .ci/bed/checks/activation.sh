@@ -11,7 +11,7 @@ activated() {
   systemctl start $sockets
   inactive gportmap.service || return
   timeout 20 "$@" || return
-  active gportmap.service
+  within 10 active gportmap.service # it answers before systemd has read that it is ready
 }
 
 check "the local socket, by path" activated /var/cache/bed/rpcinfo -p
