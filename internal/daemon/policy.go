@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/gportmap/gportmap/internal/access"
-	"github.com/gportmap/gportmap/internal/portmap"
 	"github.com/gportmap/gportmap/internal/sys"
 	"github.com/gportmap/gportmap/pkg/rpcbind"
 )
@@ -168,29 +167,5 @@ func boundTo(log *slog.Logger) func(owner string, b rpcbind.RPCB) error {
 			return nil
 		}
 		return ErrNotBound
-	}
-}
-
-// logRefused returns a function that logs who was refused a registration or its removal, and who has it.
-func logRefused(log *slog.Logger) func(portmap.Refused) {
-	return func(r portmap.Refused) {
-		attrs := []slog.Attr{
-			slog.String("from", callerName(r.From)), slog.String("owner", r.Wanted.Owner),
-			slog.Uint64("program", uint64(r.Wanted.Program)), slog.Uint64("version", uint64(r.Wanted.Version)),
-		}
-		message := "UNSET refused"
-		if r.Set {
-			message = "SET refused"
-			attrs = append(attrs, slog.String("netid", shorten([]byte(r.Wanted.Netid))), slog.String("addr", shorten([]byte(r.Wanted.Addr))))
-		}
-		level := slog.LevelDebug
-		if r.Holder != nil {
-			// Somebody else's: that is worth a look.
-			level = slog.LevelWarn
-			message += ": it is somebody else's"
-			attrs = append(attrs, slog.String("holder", r.Holder.Owner), slog.String("held", r.Holder.Addr))
-		}
-		attrs = append(attrs, slog.String("err", r.Err.Error()))
-		log.LogAttrs(context.Background(), level, message, attrs...)
 	}
 }

@@ -1,18 +1,13 @@
 package daemon
 
 import (
-	"bytes"
 	"errors"
 	"log/slog"
 	"net"
-	"net/netip"
 	"os"
 	"strconv"
-	"strings"
 	"testing"
 
-	"github.com/gportmap/gportmap/internal/portmap"
-	"github.com/gportmap/gportmap/internal/registry"
 	"github.com/gportmap/gportmap/pkg/rpcbind"
 )
 
@@ -46,26 +41,6 @@ func TestBoundTo(t *testing.T) {
 		if !errors.Is(err, c.want) {
 			t.Errorf("%s at %s %s: %v, want %v", c.owner, c.netid, c.addr, err, c.want)
 		}
-	}
-}
-
-// TestLogRefused holds what the log tells of attempts at others' registrations: both owners, at a level that is seen.
-func TestLogRefused(t *testing.T) {
-	var out bytes.Buffer
-	refused := logRefused(slog.New(slog.NewTextHandler(&out, nil)))
-	from := portmap.Caller{Transport: portmap.TCP, Remote: netip.MustParseAddrPort("127.0.0.1:4000"), Loopback: true}
-	wanted := rpcbind.RPCB{Program: 100003, Version: 3, Netid: "tcp", Addr: "0.0.0.0.9.9", Owner: "1002"}
-	holder := &registry.Entry{RPCB: rpcbind.RPCB{Program: 100003, Version: 3, Netid: "tcp", Addr: "0.0.0.0.8.1", Owner: "superuser"}}
-	refused(portmap.Refused{From: from, Set: true, Wanted: wanted, Holder: holder, Err: registry.ErrTaken})
-	for _, want := range []string{"level=WARN", "SET refused", "owner=1002", "holder=superuser", "program=100003", "held=0.0.0.0.8.1", "127.0.0.1:4000"} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("%s lacks %s", out.String(), want)
-		}
-	}
-	out.Reset()
-	refused(portmap.Refused{From: from, Wanted: wanted, Err: registry.ErrFull})
-	if out.Len() > 0 { // nobody else's, so it is for those who debug
-		t.Errorf("%s", out.String())
 	}
 }
 

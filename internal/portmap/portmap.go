@@ -44,7 +44,7 @@ type Config struct {
 type Refused struct {
 	From   Caller
 	Set    bool            // else UNSET
-	Wanted rpcbind.RPCB    // with the caller as its owner; without netid and address for UNSET
+	Wanted rpcbind.RPCB    // with the caller as its owner; an UNSET has no address, and no netid if it is for several
 	Holder *registry.Entry // a registration of somebody else that stands in the way, or nil
 	Err    error           // why
 }

@@ -2,6 +2,7 @@ package portmap
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 
 	"github.com/gportmap/gportmap/internal/registry"
@@ -33,12 +34,15 @@ func (p *Portmapper) pmapSet(dst []byte, r *request) []byte {
 	if !p.permits(r, m.Program) || !p.policy.MayRegister(r.from) {
 		return appendRefused(dst, r)
 	}
-	netid, ok := rpcbind.NetidOfProt(m.Prot)
-	if !ok || m.Port > 0xffff {
-		return xdr.AppendBool(appendSuccess(dst, r), false)
+	b := rpcbind.RPCB{Program: m.Program, Version: m.Version}
+	if b.Netid, ok = rpcbind.NetidOfProt(m.Prot); !ok {
+		return p.refuse(dst, r, b, fmt.Errorf("protocol %d is neither tcp (6) nor udp (17)", m.Prot))
 	}
-	addr := rpcbind.UAddr(netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(m.Port)))
-	return p.register(dst, r, rpcbind.RPCB{Program: m.Program, Version: m.Version, Netid: netid, Addr: addr})
+	if m.Port > 0xffff {
+		return p.refuse(dst, r, b, fmt.Errorf("port %d is above 65535", m.Port))
+	}
+	b.Addr = rpcbind.UAddr(netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(m.Port)))
+	return p.register(dst, r, b)
 }
 
 func (p *Portmapper) register(dst []byte, r *request, b rpcbind.RPCB) []byte {
@@ -50,12 +54,21 @@ func (p *Portmapper) register(dst []byte, r *request, b rpcbind.RPCB) []byte {
 	if errors.Is(err, registry.ErrTaken) {
 		err = p.replaceDead(b)
 	}
-	if err == nil {
-		p.stats.block(r.Version).sets.Add(1)
+	if err != nil {
+		p.tellRefused(r, b, b.Netid.Is, err)
 	} else {
-		p.tellRefused(r, b, err)
+		p.stats.block(r.Version).sets.Add(1)
 	}
 	return xdr.AppendBool(appendSuccess(dst, r), err == nil)
+}
+
+// refuse answers FALSE to what can't be a registration, whoever asks.
+func (p *Portmapper) refuse(dst []byte, r *request, b rpcbind.RPCB, err error) []byte {
+	if p.refused != nil {
+		b.Owner = p.policy.Owner(r.from)
+		p.refused(Refused{From: r.from, Set: true, Wanted: b, Err: err})
+	}
+	return xdr.AppendBool(appendSuccess(dst, r), false)
 }
 
 // replaceDead registers b in the place of a registration with another address whose server is gone, as a server that was
@@ -87,7 +100,8 @@ func (p *Portmapper) unset(dst []byte, r *request) []byte {
 		return appendRefused(dst, r)
 	}
 	netid := rpcbind.Netid(cString(a.netid))
-	return p.unregister(dst, r, a.prog, a.vers, func(n rpcbind.Netid) bool { return netid == "" || n.Is(netid) })
+	b := rpcbind.RPCB{Program: a.prog, Version: a.vers, Netid: netid}
+	return p.unregister(dst, r, b, func(n rpcbind.Netid) bool { return netid == "" || n.Is(netid) })
 }
 
 // pmapUnset is UNSET of version 2: it ignores protocol and port and covers tcp and udp (RFC 1833 section 3.2).
@@ -99,32 +113,33 @@ func (p *Portmapper) pmapUnset(dst []byte, r *request) []byte {
 	if !p.permits(r, m.Program) || !p.policy.MayRegister(r.from) {
 		return appendRefused(dst, r)
 	}
-	return p.unregister(dst, r, m.Program, m.Version, func(n rpcbind.Netid) bool {
+	return p.unregister(dst, r, rpcbind.RPCB{Program: m.Program, Version: m.Version}, func(n rpcbind.Netid) bool {
 		_, ok := n.Prot()
 		return ok
 	})
 }
 
 // unregister answers TRUE when afterwards there is nothing that was to be removed, so also when there was nothing.
-func (p *Portmapper) unregister(dst []byte, r *request, prog, vers uint32, covers func(rpcbind.Netid) bool) []byte {
-	owner := p.policy.Owner(r.from)
-	_, err := p.table.Unset(prog, vers, covers, owner)
-	if err == nil {
-		p.stats.block(r.Version).unsets.Add(1)
+func (p *Portmapper) unregister(dst []byte, r *request, b rpcbind.RPCB, covers func(rpcbind.Netid) bool) []byte {
+	b.Owner = p.policy.Owner(r.from)
+	_, err := p.table.Unset(b.Program, b.Version, covers, b.Owner)
+	if err != nil {
+		p.tellRefused(r, b, covers, err)
 	} else {
-		p.tellRefused(r, rpcbind.RPCB{Program: prog, Version: vers, Owner: owner}, err)
+		p.stats.block(r.Version).unsets.Add(1)
 	}
 	return xdr.AppendBool(appendSuccess(dst, r), err == nil)
 }
 
-// tellRefused tells the daemon of a SET or UNSET that was refused, for its log: who wanted what, and who has it.
-func (p *Portmapper) tellRefused(r *request, b rpcbind.RPCB, err error) {
+// tellRefused tells the daemon of a SET or UNSET that was refused, for its log: who wanted what, and who has it on one of the
+// netids that the call covers.
+func (p *Portmapper) tellRefused(r *request, b rpcbind.RPCB, covers func(rpcbind.Netid) bool, err error) {
 	if p.refused == nil {
 		return
 	}
 	refused := Refused{From: r.from, Set: r.Procedure == rpcbind.ProcSet, Wanted: b, Err: err}
 	for _, e := range p.table.Program(b.Program) {
-		if e.Version == b.Version && (b.Netid == "" || e.Netid.Is(b.Netid)) && e.RemovableBy(b.Owner) != nil {
+		if e.Version == b.Version && covers(e.Netid) && e.RemovableBy(b.Owner) != nil {
 			refused.Holder = e
 			break
 		}

@@ -186,3 +186,48 @@ func TestOwnRegistrationsStay(t *testing.T) {
 		})
 	}
 }
+
+// TestRefusedTells what the daemon is told of each SET and UNSET that is answered FALSE, for its log.
+func TestRefusedTells(t *testing.T) {
+	user := Caller{Transport: Local, UID: 1000, HasUID: true}
+	for _, c := range []struct {
+		name       string
+		vers, proc uint32
+		args       []byte
+		wanted     rpcbind.RPCB
+		holder     string // its address
+		err        string
+	}{
+		{"v4 SET, another's", 4, 1, rpcbOf(300001, 1, "tcp", "0.0.0.0.8.9", "x"),
+			rpcbind.RPCB{Program: 300001, Version: 1, Netid: "tcp", Addr: "0.0.0.0.8.9", Owner: "1000"}, "0.0.0.0.8.1", "registered with another address"},
+		{"v4 SET, no address", 4, 1, rpcbOf(300002, 1, "tcp", "junk", ""),
+			rpcbind.RPCB{Program: 300002, Version: 1, Netid: "tcp", Addr: "junk", Owner: "1000"}, "", "address is not a universal address of its netid"},
+		{"v2 SET, protocol", 2, 1, words(300001, 1, 132, 9), rpcbind.RPCB{Program: 300001, Version: 1, Owner: "1000"}, "",
+			"protocol 132 is neither tcp (6) nor udp (17)"},
+		{"v2 SET, port", 2, 1, words(300001, 1, 17, 70000), rpcbind.RPCB{Program: 300001, Version: 1, Netid: "udp", Owner: "1000"}, "",
+			"port 70000 is above 65535"},
+		{"v3 UNSET of a netid", 3, 2, rpcbOf(300001, 1, "TCP", "", ""), rpcbind.RPCB{Program: 300001, Version: 1, Netid: "TCP", Owner: "1000"},
+			"0.0.0.0.8.1", "registered by another owner"},
+		{"v3 UNSET of all", 3, 2, rpcbOf(300001, 1, "", "", ""), rpcbind.RPCB{Program: 300001, Version: 1, Owner: "1000"},
+			"/run/x", "registered by another owner"},
+		// It is only for tcp and udp, so the local one stands in nobody's way.
+		{"v2 UNSET", 2, 2, words(300001, 1, 0, 0), rpcbind.RPCB{Program: 300001, Version: 1, Owner: "1000"}, "0.0.0.0.8.1", "registered by another owner"},
+	} {
+		var told []Refused
+		p := newSubjectWith(t, Config{Refused: func(r Refused) { told = append(told, r) }},
+			rpcbind.RPCB{Program: 300001, Version: 1, Netid: "local", Addr: "/run/x"},
+			rpcbind.RPCB{Program: 300001, Version: 1, Netid: "tcp", Addr: "0.0.0.0.8.1"})
+		wantReply(t, p, user, callTo(c.vers, c.proc, c.args), no)
+		if len(told) != 1 {
+			t.Errorf("%s: told %d times", c.name, len(told))
+			continue
+		}
+		r, holder := told[0], ""
+		if r.Holder != nil {
+			holder = r.Holder.Addr
+		}
+		if r.Wanted != c.wanted || r.From != user || r.Set != (c.proc == 1) || holder != c.holder || r.Err.Error() != c.err {
+			t.Errorf("%s: %+v, held at %q", c.name, r, holder)
+		}
+	}
+}

@@ -22,7 +22,8 @@ check "journal: under the name of the program" within 5 found SYSLOG_IDENTIFIER=
 gportmap set --socket $dir/rpcbind.sock 300000 1 tcp 0.0.0.0.8.1
 setpriv --reuid 65534 --clear-groups /bed/files/gportmap unset --socket $dir/rpcbind.sock 300000 1 tcp
 check "journal: a refused registration, by MESSAGE_ID and every field" within 5 found MESSAGE_ID=$refused RPC_PROG=300000 \
-  RPC_VERS=1 RPC_PROC=UNSET "PEER=uid 65534" VERDICT=no PRIORITY=4
+  RPC_VERS=1 RPC_PROC=UNSET RPC_NETID=tcp "PEER=uid 65534" OWNER=65534 HOLDER=superuser "ERROR=registered by another owner" VERDICT=no PRIORITY=4
+check "journal: in one record" same "$(how_many RPC_PROG=300000)" 1
 check "journal: not by another program's number" not found MESSAGE_ID=$refused RPC_PROG=300001
 tries=0
 while [ $tries -lt 30 ]; do

@@ -24,7 +24,7 @@ const (
 // journalFields are the attributes that the journal has under another name.
 var journalFields = map[string]string{
 	"program": "RPC_PROG", "version": "RPC_VERS", "netid": "RPC_NETID", "addr": "RPC_ADDR", "address": "RPC_ADDR",
-	"from": "PEER", "owner": "OWNER", "unit": "UNIT", "answer": "VERDICT", "err": "ERROR", "error": "ERROR",
+	"from": "PEER", "owner": "OWNER", "holder": "HOLDER", "unit": "UNIT", "answer": "VERDICT", "err": "ERROR", "error": "ERROR",
 }
 
 // A Field is an attribute as the journal gets it.
