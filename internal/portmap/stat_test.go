@@ -162,16 +162,12 @@ func TestStatisticsOfRemoteCalls(t *testing.T) {
 // registered. GETSTAT stays small (CVE-2026-94640), and what is in use stays in it.
 func TestMadeUpPrograms(t *testing.T) {
 	p := newSubject(t, registered...)
-	madeUp := 1_000_000
-	if testing.Short() {
-		madeUp = 20_000
-	}
 	ask(p, remoteCaller(UDP), callTo(2, 3, words(300001, 1, 6, 0)))
 	ask(p, remoteCaller(UDP), callTo(3, 3, rpcbOf(300001, 1, "", "", "")))
 	ask(p, remoteCaller(TCP), callTo(4, 3, rpcbOf(300001, 3, "", "", "")))
 	ask(p, localCaller(UDP), callTo(4, 10, words(300001, 1, 0, 0)))
 	reply := make([]byte, 0, MaxDatagram)
-	for i := range uint32(madeUp) {
+	for i := range uint32(madeUpPrograms) {
 		switch prog := 0x40000000 + i*2654435761%0x3fffffff; i % 5 {
 		case 0:
 			p.AppendReply(reply, callTo(2, 3, words(prog, i, 6, 0)), remoteCaller(UDP))
