@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,46 +26,6 @@ import (
 
 // limit bounds what should come at once; only a failing test waits so long.
 const limit = 20 * time.Second
-
-// binaryEnv names the gportmap to test. Unless it is set, TestMain builds one, with the race detector if it has that itself.
-const binaryEnv = "GPORTMAP_TEST_BINARY"
-
-func TestMain(m *testing.M) {
-	if os.Getenv(binaryEnv) != "" {
-		os.Exit(m.Run())
-	}
-	dir, err := os.MkdirTemp("", "gportmap-cmd-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(2)
-	}
-	binary := filepath.Join(dir, "gportmap")
-	args := []string{"build", "-o", binary}
-	if raceEnabled() {
-		args = append(args, "-race")
-		// By default each process lingers a second at its end for late reports, and here are dozens.
-		os.Setenv("GORACE", strings.TrimSpace(os.Getenv("GORACE")+" atexit_sleep_ms=20"))
-	}
-	build := exec.Command("go", append(args, ".")...)
-	if !raceEnabled() { // as it is released; only so it can confine itself
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	}
-	out, err := build.CombinedOutput()
-	// Other users than the one who tests run it as well.
-	if err = errors.Join(err, os.Chmod(dir, 0o755)); err != nil {
-		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
-		os.Exit(2)
-	}
-	os.Setenv(binaryEnv, binary)
-	code := m.Run()
-	os.RemoveAll(dir)
-	os.Exit(code)
-}
-
-func raceEnabled() bool {
-	b, ok := debug.ReadBuildInfo()
-	return ok && slices.Contains(b.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
-}
 
 // an is an instance of its own on an unprivileged port.
 type an struct {

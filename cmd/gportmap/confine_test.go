@@ -27,9 +27,7 @@ func processStatus(t *testing.T, pid int, field string) string {
 // TestConfinement looks at a daemon that serves: it can get no new privileges, and root has none of its capabilities but the
 // two by which it keeps the state for another user. What Landlock refuses is tried in internal/sys.
 func TestConfinement(t *testing.T) {
-	if raceEnabled() {
-		t.Skip("a program with the race detector has cgo and can't confine its threads")
-	}
+	asReleased(t)
 	a := instanceFor(t)
 	r := start(t, a.args()...)
 	pid := r.cmd.Process.Pid
