@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/netip"
 	"testing"
 	"time"
@@ -398,6 +399,7 @@ func (c *Conn) Call(call []byte) ([]byte, error) {
 			return nil, fmt.Errorf("neither the call nor the one after it was answered within %v", patience)
 		case err != nil:
 			return nil, err
+		case c.transport.Datagram() && late(reply, call, probe):
 		case !probed || !sameXID(reply, probe):
 			return reply, nil
 		case c.transport.Datagram():
@@ -409,15 +411,28 @@ func (c *Conn) Call(call []byte) ([]byte, error) {
 	}
 }
 
+// probeXID is what the xid of every probe begins with; the rest is its own.
+const probeXID = 0x7072 << 16
+
 // probeFor returns a NULL call of a program that is not the portmapper's, whose
-// xid differs from that of call.
+// xid differs from that of call, and from those of other probes.
 func probeFor(call []byte) []byte {
-	xid := uint32(0x70726f62)
+	xid := probeXID | rand.Uint32N(1<<16)
 	if len(call) >= 4 && binary.BigEndian.Uint32(call) == xid {
-		xid++
+		xid ^= 1
 	}
 	const unassigned = 0x3ffffff0
 	return NullCall(xid, unassigned, 1)
+}
+
+// late tells whether a datagram answers an earlier call from this port, or its
+// probe, of a socket that may be closed by now. A call too short for an xid
+// has any reply but a probe's.
+func late(reply, call, probe []byte) bool {
+	if sameXID(reply, call) || sameXID(reply, probe) || len(reply) < 4 {
+		return false
+	}
+	return len(call) >= 4 || binary.BigEndian.Uint32(reply)&0xffff0000 == probeXID
 }
 
 func sameXID(a, b []byte) bool {
