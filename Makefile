@@ -15,7 +15,7 @@ TEST_PACKAGES = rpcbind tcpd libtirpc-dev gcc libc6-dev pkg-config iproute2 proc
 # Modules inside this one, for what needs libraries that gportmap itself shall not depend on.
 MODULES = pkg/examples/nfs internal/bed/compare
 # Packages with tests that the race detector spoils: they are run without it as well.
-PLAIN = ./internal/portmap ./internal/server
+PLAIN = ./internal/portmap ./internal/server ./internal/daemon
 
 # Where the Debian roots of test-systemd and test-kernel are kept; they are made anew when .ci/bed/root changes.
 BED_DIR   ?= /var/cache/gportmap-bed

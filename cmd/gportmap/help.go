@@ -75,9 +75,11 @@ Flags, those of rpcbind with long names:
   -i, --insecure         let every host register and unregister, not only this one
   -l, --log-calls        log every call
   -r, --remote-calls     make calls for others (CALLIT, BCAST, INDIRECT), as NIS broadcasts need
-  -s, --drop-privileges  become user _rpc, rpc or daemon, the first there is, once every socket is bound;
-                         the lock file, the pid file and the local socket then stay behind, which hinders
-                         nobody; the stop command removes them. There is no subsys lock then
+  -s, --drop-privileges  become user _rpc, rpc or daemon, the first there is, once every socket is bound,
+                         without any capability; the lock file, the pid file and the local socket then stay
+                         behind, which hinders nobody; the stop command removes them. There is no subsys lock
+                         then. Without -s the system's instance becomes that user once it serves, and keeps
+                         the capability to remove them
       --takeover         stop the portmapper that runs (rpcbind, portmap, gportmap) and take its place with
                          all registrations; if that fails put it back. If none runs, start as always
   -v, --version          print the version

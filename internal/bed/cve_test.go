@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -134,7 +135,14 @@ func noDescriptors(t *testing.T) {
 			t.Skip("needs prlimit(1): apt-get install util-linux")
 		}
 		d := ns.Start(t, bed.Gportmap)
-		if out, err := exec.Command(prlimit, "--pid", fmt.Sprint(d.PID()), "--nofile=32:32").CombinedOutput(); err != nil {
+		var out []byte
+		if !eventually(func() bool {
+			// As the daemon's user, which may change while we look: not every root may do that to others' processes.
+			cmd := exec.Command(prlimit, "--pid", fmt.Sprint(d.PID()), "--nofile=32:32")
+			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: credentialOf(t, d.PID())}
+			out, err = cmd.CombinedOutput()
+			return err == nil
+		}) {
 			t.Fatalf("prlimit: %v: %s", err, out)
 		}
 		var open []*bed.Conn
@@ -170,6 +178,21 @@ func noDescriptors(t *testing.T) {
 		}
 		served(t, ns, 0x30220001)
 	})
+}
+
+// credentialOf returns the user and group that a process runs as, as the status of the process has it.
+func credentialOf(t *testing.T, pid int) *syscall.Credential {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var user syscall.Credential
+	for line := range strings.Lines(string(b)) {
+		fmt.Sscanf(line, "Uid: %d", &user.Uid)
+		fmt.Sscanf(line, "Gid: %d", &user.Gid)
+	}
+	return &user
 }
 
 // remoteCallsAtOnce has many callers, who repeat their calls, a service that comes and goes, and registrations that do;

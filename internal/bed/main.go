@@ -71,8 +71,8 @@ func build(path string) error {
 		return fmt.Errorf("go list -m %s: %w", module, err)
 	}
 	args := []string{"build", "-o", path}
-	static := []string{"CGO_ENABLED=0"} // as make build does
-	if raceEnabled {
+	static := []string{"CGO_ENABLED=0"} // as it is released; only so it can confine itself
+	if RaceEnabled {
 		args, static = append(args, "-race"), nil
 	} else {
 		args = append(args, "-trimpath", "-ldflags=-s -w")
@@ -80,9 +80,6 @@ func build(path string) error {
 	cmd := exec.Command("go", append(args, module+"/cmd/gportmap")...)
 	cmd.Env = append(os.Environ(), static...)
 	cmd.Dir = strings.TrimSpace(string(root))
-	if !raceEnabled { // as it is released; only so it can confine itself
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	}
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Run(); err != nil {

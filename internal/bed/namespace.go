@@ -152,7 +152,7 @@ func runChild(t *testing.T, opts Options, result *[]byte) {
 	}
 	cmd := exec.CommandContext(ctx, self, args...)
 	cmd.Env = append(os.Environ(), envTest+"="+t.Name())
-	if raceEnabled {
+	if RaceEnabled {
 		// Else every child sleeps for a second when it ends.
 		cmd.Env = append(cmd.Env, "GORACE=atexit_sleep_ms=0 "+os.Getenv("GORACE"))
 	}

@@ -2,6 +2,6 @@
 
 package bed
 
-// raceEnabled tells whether this test binary has the race detector, so that
+// RaceEnabled tells whether this test binary has the race detector, so that
 // the daemon gets it as well.
-const raceEnabled = true
+const RaceEnabled = true

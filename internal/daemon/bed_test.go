@@ -121,6 +121,74 @@ func TestDropPrivileges(t *testing.T) {
 	})
 }
 
+// register registers with the system's instance.
+func register(t *testing.T, b rpcbind.RPCB) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	c, err := rpcbind.DialPortmapper(ctx, "unix", rpcbind.SocketPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if ok, err := c.Set(ctx, b); err != nil || !ok {
+		t.Fatalf("SET: %v, %v", ok, err)
+	}
+}
+
+// processStatus returns the fields of /proc/PID/status.
+func processStatus(t *testing.T, pid int) map[string]string {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields := make(map[string]string)
+	for line := range strings.Lines(string(b)) {
+		name, values, _ := strings.Cut(line, ":")
+		fields[name] = strings.Join(strings.Fields(values), " ")
+	}
+	return fields
+}
+
+// TestServiceUser looks at the system's instance as root starts it without -s: once it serves it is another user, with the one
+// capability by which it leaves nothing behind.
+func TestServiceUser(t *testing.T) {
+	if bed.RaceEnabled {
+		t.Skip("a program with the race detector has cgo and stays root; make test runs this without it as well")
+	}
+	bed.InNamespace(t, bed.Options{}, func(t *testing.T, ns *bed.NS) {
+		for _, want := range []string{"tcp udp local", "tcp udp local local"} {
+			d := ns.Start(t, bed.Gportmap)
+			var fields map[string]string
+			eventually(t, "it is confined", func() bool {
+				fields = processStatus(t, d.PID())
+				return fields["NoNewPrivs"] == "1"
+			})
+			uid, _, _ := strings.Cut(fields["Uid"], " ")
+			if uid == "0" || fields["Uid"] != strings.TrimSpace(strings.Repeat(uid+" ", 4)) || fields["Groups"] != "" {
+				t.Errorf("Uid: %s; Groups: %s", fields["Uid"], fields["Groups"])
+			}
+			const dacOverride = "0000000000000002"
+			if fields["CapPrm"] != dacOverride || fields["CapEff"] != dacOverride || fields["CapInh"] != "0000000000000000" {
+				t.Errorf("capabilities %s, %s, %s", fields["CapPrm"], fields["CapEff"], fields["CapInh"])
+			}
+			if got := netids(t); strings.ReplaceAll(strings.ReplaceAll(got, "tcp6 ", ""), "udp6 ", "") != want {
+				t.Errorf("registered: %s, want %s", got, want)
+			}
+			register(t, rpcbind.RPCB{Program: 400000, Version: rpcbind.RPCBVers4, Netid: "local", Addr: "/run/some.sock"})
+			if err := d.Stop(); err != nil {
+				t.Error(err)
+			}
+			for _, path := range []string{"/run/rpcbind.lock", "/run/gportmap.pid", rpcbind.SocketPath, "/run/rpcbind/gportmap.sock", "/var/lock/subsys/gportmap"} {
+				if _, err := os.Lstat(path); err == nil {
+					t.Errorf("left behind: %s", path)
+				}
+			}
+		}
+	})
+}
+
 // TestMulticastGroup looks at what the kernel lists as joined, on an interface that was there and on one that comes later.
 func TestMulticastGroup(t *testing.T) {
 	bed.InNamespace(t, bed.Options{Remote: true}, func(t *testing.T, ns *bed.NS) {

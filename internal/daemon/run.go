@@ -94,8 +94,7 @@ func start(ctx context.Context, c Config, other *takeover) error {
 				return err
 			}
 		}
-		confine(c)
-		return nil
+		return confine(c)
 	}
 	return serve(ctx, c, sockets, k, table, state, desk)
 }

@@ -41,6 +41,9 @@ func openState(c Config) (*warmstart.Store, error) {
 			}
 		case c.StateDir == "":
 			w.Account, _ = account(serviceUsers()...)
+			if user := c.serviceUser(); user != nil {
+				w.Trusted = append(w.Trusted, user.UID)
+			}
 		}
 		w.Adopt = c.StateDir == ""
 	}
@@ -87,6 +90,16 @@ func (c Config) privilegeless() (*warmstart.Account, error) {
 		return account(c.User)
 	}
 	return account(append(serviceUsers(), "daemon")...)
+}
+
+// serviceUser returns the user that the system's instance becomes once it serves, nil if it stays with root: it is one beside
+// the system's, or the host has none of these users.
+func (c Config) serviceUser() *warmstart.Account {
+	if c.StateDir != "" {
+		return nil
+	}
+	user, _ := c.privilegeless()
+	return user
 }
 
 // bootID returns the kernel's name for this boot, "" if it can't be read.

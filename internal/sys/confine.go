@@ -36,6 +36,25 @@ const (
 	CapDACOverride = unix.CAP_DAC_OVERRIDE
 )
 
+// BecomeWith is [DropPrivileges] but for some capabilities, which the other user keeps. Before it changed anything it fails
+// with ErrThreads, or a permission error where root has no power; after another error the process must end.
+func BecomeWith(uid, gid uint32, keep ...int) error {
+	const on, off = 1, 0
+	if err := onAllThreads("prctl", unix.SYS_PRCTL, unix.PR_SET_KEEPCAPS, on, 0); err != nil {
+		return err
+	}
+	if err := become(int(uid), int(gid)); err != nil {
+		return fmt.Errorf("become uid %d, gid %d: %w", uid, gid, err)
+	}
+	if err := onAllThreads("prctl", unix.SYS_PRCTL, unix.PR_SET_KEEPCAPS, off, 0); err != nil {
+		return err
+	}
+	if err := KeepCapabilities(keep...); err != nil {
+		return err
+	}
+	return verifyDropped(int(uid), int(gid))
+}
+
 // KeepCapabilities gives up every capability but those, of all threads and for good, and verifies it. The user stays what it
 // is: without capabilities root owns its files and no more.
 func KeepCapabilities(keep ...int) error {

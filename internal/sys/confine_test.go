@@ -40,13 +40,19 @@ func confined(t *testing.T, dir string) {
 		t.Fatal(err)
 	}
 	if os.Geteuid() == 0 {
-		if err := KeepCapabilities(CapDACOverride); err != nil {
+		if err := BecomeWith(0, 0, CapDACOverride); err == nil {
+			t.Error("root became root")
+		}
+		if err := BecomeWith(1, 1, CapDACOverride); err != nil {
 			t.Fatal(err)
 		}
-		if err := unix.Chown(dir, 1, 1); !errors.Is(err, unix.EPERM) {
+		if os.Getuid() != 1 || os.Geteuid() != 1 || os.Getegid() != 1 {
+			t.Errorf("uid %d, effective %d, gid %d; want 1", os.Getuid(), os.Geteuid(), os.Getegid())
+		}
+		if err := unix.Chown(dir, 2, 2); !errors.Is(err, unix.EPERM) {
 			t.Errorf("chown without its capability: %v", err)
 		}
-		if err := unix.Setuid(1); !errors.Is(err, unix.EPERM) {
+		if err := unix.Setuid(0); !errors.Is(err, unix.EPERM) {
 			t.Errorf("setuid without its capability: %v", err)
 		}
 	}

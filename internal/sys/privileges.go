@@ -23,24 +23,37 @@ func DropPrivileges(uid, gid uint32) error {
 const noID = 1<<32 - 1
 
 func dropPrivileges(uid, gid int) error {
+	if err := become(uid, gid); err != nil {
+		return err
+	}
+	return verifyDropped(uid, gid)
+}
+
+// become gives up the groups and becomes another user, in all threads of the process.
+func become(uid, gid int) error {
 	if uid == 0 {
 		return errors.New("uid 0 keeps every privilege; name another user")
 	}
 	if uint32(uid) == noID || uint32(gid) == noID {
 		return errors.New("4294967295 is no id: the kernel takes it for \"unchanged\"")
 	}
-	if verifyIDs(uid, gid) != nil {
-		// These act on all threads of the process.
-		if err := syscall.Setgroups(nil); err != nil {
-			return os.NewSyscallError("setgroups", err)
-		}
-		if err := syscall.Setresgid(gid, gid, gid); err != nil {
-			return os.NewSyscallError("setresgid", err)
-		}
-		if err := syscall.Setresuid(uid, uid, uid); err != nil {
-			return os.NewSyscallError("setresuid", err)
-		}
+	if verifyIDs(uid, gid) == nil {
+		return nil
 	}
+	if err := syscall.Setgroups(nil); err != nil {
+		return os.NewSyscallError("setgroups", err)
+	}
+	if err := syscall.Setresgid(gid, gid, gid); err != nil {
+		return os.NewSyscallError("setresgid", err)
+	}
+	if err := syscall.Setresuid(uid, uid, uid); err != nil {
+		return os.NewSyscallError("setresuid", err)
+	}
+	return nil
+}
+
+// verifyDropped says whether we are that user and can't become root again.
+func verifyDropped(uid, gid int) error {
 	if err := verifyIDs(uid, gid); err != nil {
 		return err
 	}
