@@ -66,6 +66,7 @@ func (p *Policy) SetRules(r Rules) {
 	if r.Hosts != nil && r.Hosts.Empty() {
 		r.Hosts = nil
 	}
+	r.open = r.Hosts == nil && len(r.Allow) == 0 && len(r.Deny) == 0 && r.Exposure == World
 	p.rules.Store(&r)
 }
 

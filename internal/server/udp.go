@@ -105,15 +105,23 @@ func (l *packetLoop) once() error {
 		l.server.config.Log.Warn("a reply could not be sent; further ones within a minute are not reported", "err", err)
 	}
 	if tell := l.server.config.Answered; tell != nil {
-		at, took := l.server.at(read), l.server.clock()-read
-		for i := range l.callers {
-			if l.callers[i].Self {
-				continue
-			}
-			tell(&l.callers[i], 1, at, took)
-		}
+		l.tell(tell, l.server.at(read), l.server.clock()-read)
 	}
 	return nil
+}
+
+// tell passes on who sent the calls of the batch, whose calls stand side by side at once.
+func (l *packetLoop) tell(f func(from *portmap.Caller, calls int, at time.Time, took time.Duration), at time.Time, took time.Duration) {
+	for i := 0; i < len(l.callers); {
+		first := &l.callers[i]
+		calls := 1
+		for i++; i < len(l.callers) && l.callers[i].Remote.Addr() == first.Remote.Addr() && l.callers[i].Self == first.Self; i++ {
+			calls++
+		}
+		if !first.Self {
+			f(first, calls, at, took)
+		}
+	}
 }
 
 // answer fills l.out with the replies to the datagrams of in.

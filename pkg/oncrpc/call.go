@@ -1,6 +1,7 @@
 package oncrpc
 
 import (
+	"encoding/binary"
 	"errors"
 
 	"github.com/gportmap/gportmap/pkg/xdr"
@@ -69,22 +70,25 @@ var ErrNotACall = errors.New("oncrpc: not a call message")
 // and their bodies are for the caller to judge, because each has an answer of its own (RFC 5531 section 9).
 // The error is [ErrNotACall] or nil.
 func ParseCall(b []byte) (Call, error) {
-	d := xdr.NewDecoder(b)
-	var c Call
-	c.XID = d.Uint32()
-	kind := d.Uint32()
-	c.RPCVersion = d.Uint32()
-	c.Program = d.Uint32()
-	c.Version = d.Uint32()
-	c.Procedure = d.Uint32()
+	if len(b) < callWords*xdr.Unit || word(b, 1) != msgCall {
+		return Call{}, ErrNotACall
+	}
+	c := Call{XID: word(b, 0), RPCVersion: word(b, 2), Program: word(b, 3), Version: word(b, 4), Procedure: word(b, 5)}
+	d := xdr.NewDecoder(b[callWords*xdr.Unit:])
 	c.Cred = readAuth(&d)
 	c.Verf = readAuth(&d)
-	if d.Err() != nil || kind != msgCall {
+	if d.Err() != nil {
 		return Call{}, ErrNotACall
 	}
 	c.Args = d.Rest()
 	return c, nil
 }
+
+// callWords is how many words of 4 octets a call begins with, before its credential: xid, kind of message, version of RPC,
+// program, version, procedure.
+const callWords = 6
+
+func word(b []byte, i int) uint32 { return binary.BigEndian.Uint32(b[i*xdr.Unit:]) }
 
 func readAuth(d *xdr.Decoder) OpaqueAuth {
 	flavor := Flavor(d.Uint32())
