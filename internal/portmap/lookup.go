@@ -124,8 +124,16 @@ func (p *Portmapper) appendList(dst []byte, r *request, elements []byte) []byte 
 	if len(dst)-start+len(elements)+xdr.Unit > p.room(r) {
 		return p.appendTooLarge(dst[:start], r)
 	}
+	if r.around && len(elements) >= longList {
+		r.at, r.list = len(dst), elements
+		return xdr.AppendBool(dst, false)
+	}
 	return xdr.AppendBool(append(dst, elements...), false)
 }
+
+// longList is the size in octets of the shortest list that is left out of a reply: to copy a shorter one costs less than to
+// send it apart.
+const longList = 4 << 10
 
 // getTime is GETTIME of versions 3 and 4.
 func (p *Portmapper) getTime(dst []byte, r *request) []byte {

@@ -219,6 +219,34 @@ func TestLongSpellingOfAnAddress(t *testing.T) {
 	}
 }
 
+// TestReplyAroundAList puts a long list where it belongs: the reply is the one that AppendReply makes. A short list, and every
+// one where replies are observed, is in the reply.
+func TestReplyAroundAList(t *testing.T) {
+	p := newSubject(t)
+	for n := range 500 {
+		for _, call := range [][]byte{callTo(2, 4), callTo(3, 4), callTo(4, 4), callTo(3, 6), callTo(2, 0)} {
+			dst := []byte("before")
+			want := p.AppendReply(slices.Clone(dst), call, localCaller(TCP))
+			got, at, list := p.AppendReplyAround(dst, call, localCaller(TCP))
+			if whole := slices.Concat(got[:at], list, got[at:]); !bytes.Equal(whole, want) {
+				t.Fatalf("%d registrations: %x, want %x", n, whole, want)
+			}
+			if list != nil && len(list) < longList || list == nil && call[23] == 4 && len(got) >= longList+100 {
+				t.Errorf("%d registrations: %d octets, and a list of %d", n, len(got), len(list))
+			}
+		}
+		wantReply(t, p, localCaller(Local), callTo(2, 1, words(uint32(300001+n), 1, 6, uint32(1000+n))), yes)
+	}
+	p.observe = func(_ Caller, _, reply []byte) {
+		if len(reply) < 500*5*4 {
+			t.Errorf("%d octets are observed", len(reply))
+		}
+	}
+	if _, _, list := p.AppendReplyAround(nil, callTo(2, 4), localCaller(TCP)); list != nil {
+		t.Error("a list is apart that is observed")
+	}
+}
+
 // TestDumpStaysWhileTheTableChanges holds that a reply under way has nothing of a later registration.
 func TestDumpStaysWhileTheTableChanges(t *testing.T) {
 	p := newSubject(t, registered...)

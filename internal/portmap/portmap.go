@@ -36,7 +36,7 @@ type Config struct {
 	// silence. Both are valid only during the call.
 	Observe func(from Caller, call, reply []byte)
 	// Count, if not nil, is told of the same: of a call whose header passed the checks taken apart, of what else came as the
-	// zero Call.
+	// zero Call. Of a reply it sees at least the first word of the results, see AppendReplyAround.
 	Count func(from Caller, call oncrpc.Call, reply []byte)
 }
 
@@ -85,19 +85,31 @@ var lastProc = [...]uint32{rpcbind.ProcCallIt, rpcbind.ProcTAddr2UAddr, rpcbind.
 // There is no error to return: an error of the protocol is a reply. Nothing is allocated for GETPORT, GETADDR,
 // GETVERSADDR and NULL, if dst has room.
 func (p *Portmapper) AppendReply(dst, call []byte, from Caller) []byte {
-	if from.Self {
+	r := request{from: from, size: len(call)}
+	return p.append(dst, call, &r)
+}
+
+// AppendReplyAround is AppendReply for a stream whose sender can gather: a long list, which every caller gets, isn't copied
+// into the reply. It has to be sent where the reply has offset at, and nobody may change it. Nil says that there is none.
+func (p *Portmapper) AppendReplyAround(dst, call []byte, from Caller) (reply []byte, at int, list []byte) {
+	r := request{from: from, size: len(call), around: p.observe == nil}
+	reply = p.append(dst, call, &r)
+	return reply, r.at, r.list
+}
+
+func (p *Portmapper) append(dst, call []byte, r *request) []byte {
+	if r.from.Self {
 		return appendSelf(dst, call)
 	}
 	start := len(dst)
-	r := request{from: from, size: len(call)}
-	if !from.Transport.Datagram() || p.policy.MayAnswer(from) {
-		dst = p.fit(p.appendReply(dst, call, &r), start, &r)
+	if !r.from.Transport.Datagram() || p.policy.MayAnswer(r.from) {
+		dst = p.fit(p.appendReply(dst, call, r), start, r)
 	}
 	if p.count != nil {
-		p.count(from, r.Call, dst[start:])
+		p.count(r.from, r.Call, dst[start:])
 	}
 	if p.observe != nil {
-		p.observe(from, call, dst[start:])
+		p.observe(r.from, call, dst[start:])
 	}
 	return dst
 }
@@ -107,6 +119,10 @@ type request struct {
 	oncrpc.Call
 	from Caller
 	size int // of the call in octets
+
+	around bool   // a long list is left out of the reply
+	at     int    // where it belongs
+	list   []byte // nil if none was left out
 }
 
 func (p *Portmapper) appendReply(dst, call []byte, r *request) []byte {

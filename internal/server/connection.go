@@ -209,9 +209,8 @@ func (c *connection) release() {
 	if c.buf == nil {
 		return
 	}
-	if cap(c.buf.out) > outKept {
-		c.buf.out = nil
-	}
+	c.buf.out.clear()
+	clear(c.buf.parts)
 	c.server.buffers.Put(c.buf)
 	c.buf = nil
 }
@@ -226,11 +225,17 @@ func (c *connection) answer(b []byte, now time.Duration) bool {
 	complete := 0
 	c.answered = 0
 	for {
-		out, taken, next := c.stream.answer(c.buf.out[:0])
-		c.buf.out = out
+		c.buf.out.clear()
+		taken, next := c.stream.answer(&c.buf.out)
 		complete += taken
 		c.answered = complete
-		if len(out) > 0 && !c.write(out) || next == wantClose {
+		c.buf.parts = c.buf.out.parts(c.buf.parts[:0])
+		for _, part := range c.buf.parts {
+			if !c.write(part) {
+				return false
+			}
+		}
+		if next == wantClose {
 			return false
 		}
 		if next == wantInput {

@@ -30,6 +30,10 @@ func (p *selfless) AppendReply(dst, call []byte, from portmap.Caller) []byte {
 	return oncrpc.AppendAccepted(dst, c.XID, oncrpc.Success)
 }
 
+func (p *selfless) AppendReplyAround(dst, call []byte, from portmap.Caller) ([]byte, int, []byte) {
+	return p.AppendReply(dst, call, from), 0, nil
+}
+
 func (p *selfless) AppendRemoteReply(dst []byte, _ *portmap.RemoteCall, _ []byte) []byte { return dst }
 
 func probeSockets(t *testing.T) []*sys.Socket {

@@ -42,6 +42,10 @@ func (f *fake) AppendReply(dst, call []byte, from portmap.Caller) []byte {
 	return append(dst, call...)
 }
 
+func (f *fake) AppendReplyAround(dst, call []byte, from portmap.Caller) ([]byte, int, []byte) {
+	return f.AppendReply(dst, call, from), 0, nil
+}
+
 func (f *fake) AppendRemoteReply(dst []byte, c *portmap.RemoteCall, reply []byte) []byte {
 	if f.remote != nil {
 		f.remote(c, reply)
@@ -58,6 +62,10 @@ type portmapperFunc func(dst, call []byte, from portmap.Caller) []byte
 
 func (f portmapperFunc) AppendReply(dst, call []byte, from portmap.Caller) []byte {
 	return f(dst, call, from)
+}
+
+func (f portmapperFunc) AppendReplyAround(dst, call []byte, from portmap.Caller) ([]byte, int, []byte) {
+	return f(dst, call, from), 0, nil
 }
 
 func (f portmapperFunc) AppendRemoteReply(dst []byte, _ *portmap.RemoteCall, _ []byte) []byte {

@@ -19,11 +19,12 @@ const (
 // buffers is what a connection works with while it has input: taken from the Server's pool when octets have arrived, and
 // given back before the next wait, so that an idle connection holds none.
 type buffers struct {
-	in  [readSize]byte
-	out []byte
+	in    [readSize]byte
+	out   replies
+	parts [][]byte // of out
 }
 
-func newBuffers() *buffers { return &buffers{out: make([]byte, 0, 4<<10)} }
+func newBuffers() *buffers { return &buffers{out: replies{own: make([]byte, 0, 4<<10)}} }
 
 // A stream is the protocol of one connection: records in, replies out. It does no input or output itself and knows no
 // time; whoever feeds it decides how to wait.
@@ -46,27 +47,26 @@ const (
 // feed hands over octets of the connection. They have to stay as they are until answer says wantInput or wantClose.
 func (s *stream) feed(b []byte) { s.records.Feed(b) }
 
-// answer appends to out, as records of one fragment, the replies to the records that are there, in their order, until
-// none is left or out is longer than flushSize. It also returns how many records it took.
-func (s *stream) answer(out []byte) (_ []byte, taken int, next verdict) {
-	for len(out) <= flushSize {
+// answer adds to out, as records of one fragment, the replies to the records that are there, in their order, until none is
+// left or out is longer than flushSize. It also returns how many records it took.
+func (s *stream) answer(out *replies) (taken int, next verdict) {
+	for out.size <= flushSize {
 		call, ok, err := s.records.Next()
 		if err != nil {
-			return out, taken, wantClose
+			return taken, wantClose
 		}
 		if !ok {
-			return out, taken, wantInput
+			return taken, wantInput
 		}
 		taken++
-		start := len(out)
-		out = oncrpc.BeginRecord(out)
-		out = s.portmapper.AppendReply(out, call, s.from)
-		if len(out) == start+oncrpc.RecordMarkSize {
-			return out[:start], taken, wantClose
+		start := len(out.own)
+		own, at, list := s.portmapper.AppendReplyAround(oncrpc.BeginRecord(out.own), call, s.from)
+		if len(own) == start+oncrpc.RecordMarkSize {
+			return taken, wantClose
 		}
-		oncrpc.EndRecord(out, start)
+		out.add(own, start, at, list)
 	}
-	return out, taken, wantFlush
+	return taken, wantFlush
 }
 
 // pending tells whether a record has begun to arrive and isn't whole, after n more octets were answered.

@@ -16,9 +16,9 @@ func feedAll(s *stream, pieces ...[]byte) (out []byte, last verdict) {
 		p = slices.Clone(p)
 		s.feed(p)
 		for {
-			var part []byte
-			part, _, last = s.answer(nil)
-			out = append(out, part...)
+			var part replies
+			_, last = s.answer(&part)
+			out = append(out, slices.Concat(part.parts(nil)...)...)
 			if last != wantFlush {
 				break
 			}
@@ -83,10 +83,11 @@ func TestStreamAsksToFlush(t *testing.T) {
 	s.feed(record(slices.Repeat([]string{"call"}, 100)...))
 	total, flushes := 0, 0
 	for {
-		out, taken, next := s.answer(nil)
+		var out replies
+		taken, next := s.answer(&out)
 		total += taken
-		if len(out) > flushSize+len(reply)+oncrpc.RecordMarkSize {
-			t.Fatalf("%d octets are held", len(out))
+		if out.size > flushSize+len(reply)+oncrpc.RecordMarkSize || out.size != len(out.own) {
+			t.Fatalf("%d octets are held", out.size)
 		}
 		if next == wantInput {
 			break

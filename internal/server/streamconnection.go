@@ -24,7 +24,7 @@ type streamConnection struct {
 	fed          int           // octets of the last read
 
 	in      *[readSize]byte // holds records that aren't answered yet; nil if there are none
-	unsent  []byte          // replies that the client didn't take yet
+	unsent  *replies        // that the client didn't take yet; nil if there are none
 	closing bool            // once they are sent
 	linger  bool            // for what it sends no more calls are read
 }
@@ -68,14 +68,13 @@ func (l *streamLoop) readable(c *streamConnection) {
 func (l *streamLoop) answer(c *streamConnection) {
 	from := &c.stream.from
 	from.Self = l.server.probed.has(from.Remote)
-	out, taken, next := c.stream.answer(l.out[:0])
-	if cap(out) <= outKept {
-		l.out = out
-	}
+	taken, next := c.stream.answer(&l.out)
 	if taken > 0 {
 		c.begun = 0
 	}
-	if len(out) > 0 && !l.send(c, out) {
+	sent := l.send(c)
+	l.out.clear()
+	if !sent {
 		l.close(c)
 		return
 	}
@@ -135,36 +134,44 @@ func (l *streamLoop) settle(c *streamConnection) {
 	c.fed = 0
 }
 
-// send writes replies, and keeps for later what the client doesn't take at once. False says that it is gone.
-func (l *streamLoop) send(c *streamConnection, b []byte) bool {
-	n, err := sys.WriteNow(c.fd, b)
-	switch {
-	case err == syscall.EAGAIN || err == syscall.EINTR:
-		n = 0
-	case err != nil:
-		return false
-	}
-	if n == len(b) {
+// send sends the replies of a turn, and keeps for later what the client doesn't take at once. False says that it is gone.
+func (l *streamLoop) send(c *streamConnection) bool {
+	if l.out.size == 0 {
 		return true
 	}
-	c.unsent = append([]byte(nil), b[n:]...)
+	if !l.sendNow(c.fd, &l.out) {
+		return false
+	}
+	if l.out.sent == l.out.size {
+		return true
+	}
+	c.unsent = l.out.rest()
 	return l.poller.Change(c.fd, uint64(c.slot), false, true) == nil
+}
+
+// sendNow sends as much of r as the client takes. False says that it is gone.
+func (l *streamLoop) sendNow(fd int, r *replies) bool {
+	l.parts = r.parts(l.parts[:0])
+	n, err := l.gather.SendNow(fd, l.parts)
+	clear(l.parts)
+	switch {
+	case err == nil:
+		r.sent += n
+	case err != syscall.EAGAIN && err != syscall.EINTR:
+		return false
+	}
+	return true
 }
 
 // writable goes on where send had to stop.
 func (l *streamLoop) writable(c *streamConnection) {
-	if c.unsent == nil {
-		return
-	}
-	n, err := sys.WriteNow(c.fd, c.unsent)
 	switch {
-	case err == syscall.EAGAIN || err == syscall.EINTR:
+	case c.unsent == nil:
 		return
-	case err != nil:
+	case !l.sendNow(c.fd, c.unsent):
 		l.close(c)
 		return
-	case n < len(c.unsent):
-		c.unsent = c.unsent[n:]
+	case c.unsent.sent < c.unsent.size:
 		return
 	}
 	c.unsent = nil

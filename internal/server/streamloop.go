@@ -36,7 +36,9 @@ type streamLoop struct {
 	lingers  streamList
 	ready    []*streamConnection // have records to be answered
 	in       *[readSize]byte
-	out      []byte
+	out      replies // of a turn
+	parts    [][]byte
+	gather   sys.Gather
 	now      time.Duration // of the Server's clock, when the last wait ended
 	draining bool
 	resting  bool          // listeners aren't watched, for want of descriptors
@@ -71,7 +73,7 @@ func newStreamLoop(s *Server, sockets []*sys.Socket) (*streamLoop, error) {
 	l := &streamLoop{
 		server: s,
 		in:     new([readSize]byte),
-		out:    make([]byte, 0, 4<<10),
+		out:    replies{own: make([]byte, 0, 4<<10)},
 		wishes: make(chan wish, 1),
 		ended:  make(chan struct{}),
 	}

@@ -142,8 +142,8 @@ func TestLateReader(t *testing.T) {
 		r.step()
 	}
 	held := r.blocked.first
-	if len(held.unsent) > flushSize+2*len(reply) {
-		t.Errorf("%d octets of replies are held", len(held.unsent))
+	if n := held.unsent.size; n > flushSize+2*len(reply) {
+		t.Errorf("%d octets of replies are held", n)
 	}
 	r.readable(held) // it doesn't
 	done := make(chan struct{})

@@ -160,8 +160,30 @@ const sendOctets = 256 << 10
 // ReadNow is read(2) of a nonblocking descriptor. It never waits, so Go's scheduler isn't told of it.
 func ReadNow(fd int, b []byte) (int, error) { return now(unix.SYS_READ, fd, b) }
 
-// WriteNow is write(2) of a nonblocking descriptor; see ReadNow.
-func WriteNow(fd int, b []byte) (int, error) { return now(unix.SYS_WRITE, fd, b) }
+// A Gather is what SendNow works with. The zero value is ready.
+type Gather struct {
+	header unix.Msghdr
+	iovecs []unix.Iovec
+}
+
+// SendNow sends the parts one behind the other by a nonblocking socket, by one system call, and returns how many octets it
+// took. A part may not be empty, and there may be no more of them than IOV_MAX, 1024; see ReadNow.
+func (g *Gather) SendNow(fd int, parts [][]byte) (int, error) {
+	g.iovecs = g.iovecs[:0]
+	for _, p := range parts {
+		v := unix.Iovec{Base: unsafe.SliceData(p)}
+		v.SetLen(len(p))
+		g.iovecs = append(g.iovecs, v)
+	}
+	g.header.Iov = unsafe.SliceData(g.iovecs)
+	g.header.SetIovlen(len(parts))
+	n, _, errno := unix.RawSyscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&g.header)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	clear(g.iovecs)
+	if errno != 0 {
+		return -1, errno
+	}
+	return int(n), nil
+}
 
 func now(call uintptr, fd int, b []byte) (int, error) {
 	n, _, errno := unix.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))

@@ -1,6 +1,7 @@
 package sys
 
 import (
+	"bytes"
 	"errors"
 	"net"
 	"os"
@@ -49,7 +50,7 @@ func TestPoller(t *testing.T) {
 	if got := wait(t, p, 0); got != nil {
 		t.Errorf("nothing has happened, but %v", got)
 	}
-	if n, err := WriteNow(theirs, []byte("x")); n != 1 || err != nil {
+	if n, err := new(Gather).SendNow(theirs, [][]byte{[]byte("x")}); n != 1 || err != nil {
 		t.Fatal(n, err)
 	}
 	for range 2 { // as long as it is there
@@ -174,5 +175,46 @@ func TestTCPListenerClose(t *testing.T) {
 	}
 	if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) && !errors.Is(err, os.ErrClosed) {
 		t.Errorf("Accept after Close: %v", err)
+	}
+}
+
+// TestSendNow sends parts until nobody takes more, and then to nobody.
+func TestSendNow(t *testing.T) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, theirs := pair[0], pair[1]
+	defer unix.Close(ours)
+	var g Gather
+	part := bytes.Repeat([]byte("cd"), 5000)
+	sent := 0
+	for i := 0; ; i++ {
+		if i > 1000 {
+			t.Fatal("the socket takes everything")
+		}
+		n, err := g.SendNow(ours, [][]byte{[]byte("ab"), part})
+		if err == unix.EAGAIN {
+			break
+		}
+		if err != nil || n < 1 || n > 2+len(part) {
+			t.Fatal(n, err)
+		}
+		sent += n
+	}
+	got, buf := 0, make([]byte, 1<<20)
+	for got < sent {
+		n, err := ReadNow(theirs, buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got == 0 && !bytes.HasPrefix(buf, []byte("abcdcd")) {
+			t.Errorf("%q", buf[:10])
+		}
+		got += n
+	}
+	unix.Close(theirs)
+	if _, err := g.SendNow(ours, [][]byte{[]byte("ab")}); err != unix.EPIPE {
+		t.Errorf("%v, want EPIPE", err)
 	}
 }
