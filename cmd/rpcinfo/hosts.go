@@ -71,7 +71,7 @@ func (a *asker) askAll(ctx context.Context, hosts []string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	bar := newBar(a.world, len(hosts))
-	defer bar.clear()
+	defer bar.end()
 	var result error
 	first := true
 	for r := range a.askEach(ctx, hosts, bar) {
@@ -79,11 +79,9 @@ func (a *asker) askAll(ctx context.Context, hosts []string) error {
 		if r.failed {
 			result = errFailed
 		}
-		bar.clear()
-		if err := a.printReport(r, first); err != nil {
+		if err := bar.without(func() error { return a.printReport(r, first) }); err != nil {
 			return err
 		}
-		bar.draw()
 		first = first && r.stdout.Len() == 0
 	}
 	return result

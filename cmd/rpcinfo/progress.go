@@ -43,6 +43,10 @@ func (b *bar) add(failed bool) {
 func (b *bar) draw() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.drawLocked()
+}
+
+func (b *bar) drawLocked() {
 	if !b.world.terminal || b.done == b.total {
 		return
 	}
@@ -58,12 +62,25 @@ func (b *bar) draw() {
 	_, _ = fmt.Fprint(b.world.stderr, clearLine+text)
 }
 
-// clear takes the bar away, so that something else can be printed.
-func (b *bar) clear() {
+// without takes the bar away as long as f prints something else. Hosts that are done meanwhile wait to be counted.
+func (b *bar) without(f func() error) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.shown {
 		_, _ = fmt.Fprint(b.world.stderr, clearLine)
 	}
 	b.shown = false
+	if err := f(); err != nil {
+		return err
+	}
+	b.drawLocked()
+	return nil
+}
+
+// end takes the bar away for good: hosts that are done later aren't shown.
+func (b *bar) end() {
+	_ = b.without(func() error {
+		b.world.terminal = false
+		return nil
+	})
 }

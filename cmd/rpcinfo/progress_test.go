@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -28,6 +30,12 @@ func (s *screen) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+func (s *screen) now() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.line
+}
+
 func TestBar(t *testing.T) {
 	s := &screen{}
 	w := testWorld(t)
@@ -36,7 +44,7 @@ func TestBar(t *testing.T) {
 	for i := range 4 {
 		b.add(i == 1)
 	}
-	b.clear()
+	b.end()
 	want := []string{
 		"[" + strings.Repeat(".", 30) + "] 0 of 4 hosts",
 		"[" + strings.Repeat("#", 7) + strings.Repeat(".", 23) + "] 1 of 4 hosts",
@@ -50,6 +58,41 @@ func TestBar(t *testing.T) {
 	w.columns = func() int { return 20 }
 	if newBar(w, 4); s.line != "0/4" {
 		t.Errorf("on a narrow terminal: %q", s.line)
+	}
+}
+
+// A host that is done while another's answer is printed doesn't put the bar into it.
+func TestBarKeepsOut(t *testing.T) {
+	const hosts = 2000
+	s := &screen{}
+	w := testWorld(t)
+	w.stderr, w.terminal, w.columns = s, true, func() int { return 80 }
+	b := newBar(w, hosts)
+	var done sync.WaitGroup
+	done.Go(func() {
+		for range hosts - 1 {
+			b.add(false)
+		}
+	})
+	for range hosts {
+		err := b.without(func() error {
+			runtime.Gosched()
+			fmt.Fprint(s, "answer\n")
+			if s.now() != "answer\n" {
+				t.Errorf("an answer's line: %q", s.now())
+			}
+			return nil
+		})
+		if err != nil || t.Failed() {
+			break
+		}
+		fmt.Fprint(s, clearLine)
+	}
+	done.Wait()
+	b.end()
+	b.add(false)
+	if s.now() != "" {
+		t.Errorf("at the end: %q", s.now())
 	}
 }
 
