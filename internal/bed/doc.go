@@ -32,11 +32,11 @@
 // logged by the parent, each line behind "| "; a failure or a skip in the child
 // is one in the parent.
 //
-// Inside: loopback is up; /run is an empty tmpfs with /run/rpcbind and
-// /run/lock in it (so /var/run, /var/lock and /run/rpcbind.sock are the
-// test's own); /proc shows the new process namespace; nothing else of the
-// machine is reachable by network. All other files are the machine's own: write
-// only to /run and t.TempDir().
+// Inside: loopback is up; /run is a tmpfs with /run/rpcbind and /run/lock in it
+// (so /var/run, /var/lock and /run/rpcbind.sock are the test's own); /proc shows
+// the new process namespace; /etc/hosts knows that localhost is 127.0.0.1, and
+// no more; nothing else of the machine is reachable by network. All other files
+// are the machine's own: write only to /run and t.TempDir().
 //
 // Collect does the same for a test that compares what it learnt in several
 // namespaces: it returns the function's result in the parent.

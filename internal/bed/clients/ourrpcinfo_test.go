@@ -342,7 +342,9 @@ func TestOurRpcinfoNoIPv6(t *testing.T) {
 	})
 }
 
-// sameAtOnce compares commands that take their time.
+// sameAtOnce compares commands that take their time. So many at once may be in
+// each other's way, on a machine that is busy with other tests as well: what
+// differed is asked again, alone.
 func sameAtOnce(t *testing.T, ns *bed.NS, commands []command) {
 	t.Helper()
 	debian, got := make([]outcome, len(commands)), make([]outcome, len(commands))
@@ -358,10 +360,15 @@ func sameAtOnce(t *testing.T, ns *bed.NS, commands []command) {
 		}
 	}
 	all.Wait()
+	again := 0
 	for i, c := range commands {
+		for tries := 0; debian[i] != got[i] && tries < 2; tries++ {
+			again++
+			debian[i], got[i] = run(t, ns, c), run(t, ns, ours(t, c))
+		}
 		same(t, c, debian[i], got[i])
 	}
-	t.Logf("%d commands compared", len(commands))
+	t.Logf("%d commands compared, %d of them again", len(commands), again)
 }
 
 // TestOurRpcinfoSilent compares both with ports that take everything and answer
