@@ -87,7 +87,8 @@ func (p *Portmapper) getAddrList(dst []byte, r *request) []byte {
 	}
 	hint := cString(a.addr)
 	t := r.from.Transport
-	usable := t != Local && hintFits(hint, t)
+	_, usable := readHint(hint, t)
+	usable = usable && t != Local
 	dst = appendSuccess(dst, r)
 	found := false
 	for _, e := range p.table.Program(a.prog) {

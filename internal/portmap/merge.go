@@ -1,7 +1,9 @@
 package portmap
 
 import (
+	"maps"
 	"net/netip"
+	"slices"
 
 	"github.com/gportmap/gportmap/internal/registry"
 	"github.com/gportmap/gportmap/pkg/rpcbind"
@@ -20,7 +22,11 @@ type Interface struct {
 type Interfaces struct {
 	list []Interface
 	ours map[netip.Addr]bool // addresses of interfaces that are up, link-local IPv6 addresses left out
+	few  []netip.Addr        // the same, if they are at most fewAddrs
 }
+
+// fewAddrs is up to how many addresses are sooner compared than looked up.
+const fewAddrs = 12
 
 // NewInterfaces returns Interfaces with the given ones, in the order of the kernel. It keeps the slice.
 func NewInterfaces(list []Interface) *Interfaces {
@@ -32,19 +38,31 @@ func NewInterfaces(list []Interface) *Interfaces {
 			}
 		}
 	}
+	if len(i.ours) <= fewAddrs {
+		i.few = slices.Collect(maps.Keys(i.ours))
+	}
 	return i
+}
+
+// isOurs tells whether an address is one of this host's that mean the same on every interface.
+func (i *Interfaces) isOurs(a netip.Addr) bool {
+	if i.few != nil {
+		return slices.Contains(i.few, a)
+	}
+	return i.ours[a]
 }
 
 // linkLocal tells whether an address means something only together with an interface.
 func linkLocal(a netip.Addr) bool { return a.Is6() && a.IsLinkLocalUnicast() }
 
-// hintFits tells whether a hint can be used on a transport: it is empty or an address of the transport's family.
-func hintFits(hint []byte, t Transport) bool {
+// readHint returns the address of a hint, the zero Addr if it is empty, and whether it can be used on a transport: then it
+// is empty or an address of the transport's family.
+func readHint(hint []byte, t Transport) (netip.Addr, bool) {
 	if len(hint) == 0 {
-		return true
+		return netip.Addr{}, true
 	}
 	ap, ok := rpcbind.ParseUAddr(hint)
-	return ok && ap.Addr().Is6() == t.IPv6()
+	return ap.Addr(), ok && ap.Addr().Is6() == t.IPv6()
 }
 
 // merge returns the address at which a caller reaches the service of e, and false if that is e's address as it
@@ -54,15 +72,18 @@ func hintFits(hint []byte, t Transport) bool {
 // if it is ours, else the address that the call was sent to. PROTOCOL section 8 no. 9 tells how that differs from
 // rpcbind, which guesses by the networks of the interfaces.
 func (i *Interfaces) merge(e *registry.Entry, hint []byte, from Caller) (netip.AddrPort, bool) {
-	if from.Transport == Local || !e.IP.IsValid() || !hintFits(hint, from.Transport) {
+	if from.Transport == Local || !e.IP.IsValid() {
 		return netip.AddrPort{}, false
 	}
 	registered := e.IP.Addr()
 	if !registered.IsUnspecified() && (!registered.IsLoopback() || from.Remote.Addr().IsLoopback()) {
 		return netip.AddrPort{}, false
 	}
-	hinted, _ := rpcbind.ParseUAddr(hint)
-	addr := i.address(hinted.Addr(), from)
+	hinted, ok := readHint(hint, from.Transport)
+	if !ok {
+		return netip.AddrPort{}, false
+	}
+	addr := i.address(hinted, from)
 	// No address at all has neither family, and an IPv4 caller of a socket of both families gets no IPv6 service
 	// at an IPv4 address.
 	return netip.AddrPortFrom(addr, e.IP.Port()), addr.IsValid() && addr.Is4() == registered.Is4()
@@ -80,11 +101,11 @@ func (i *Interfaces) address(hint netip.Addr, from Caller) netip.Addr {
 		if a := i.onInterface(from.Ifindex, linkLocal); a.IsValid() {
 			return a
 		}
-	case i.ours[hint]:
+	case i.isOurs(hint):
 		return hint
 	}
 	switch {
-	case i.ours[remote]:
+	case i.isOurs(remote):
 		return remote
 	case local.IsValid() && !local.IsUnspecified() && !local.IsMulticast():
 		return local

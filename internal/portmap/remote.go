@@ -169,7 +169,7 @@ func (p *Portmapper) forward(c RemoteCall, e *registry.Entry) error {
 func (i *Interfaces) target(e *registry.Entry) netip.AddrPort {
 	a := e.IP.Addr()
 	switch {
-	case a.IsLoopback() || i.ours[a]:
+	case a.IsLoopback() || i.isOurs(a):
 	case a.Is4():
 		a = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 	default:
