@@ -165,6 +165,9 @@ func TestMayAnswer(t *testing.T) {
 			t.Errorf("%s: answered %v, want %v", c.name, got, c.want)
 		}
 	}
+	if n := p.Limited(); n != 3 { // the neighbour's second and both of the other
+		t.Errorf("%d datagrams counted", n)
+	}
 	if p := new(Policy); !p.MayAnswer(caller(portmap.UDP, "192.0.2.9:900", "10.0.0.5:111", false)) {
 		t.Error("without a limiter a datagram gets no answer")
 	}

@@ -58,6 +58,7 @@ type Policy struct {
 	Bound func(owner string, b rpcbind.RPCB) error
 
 	degraded sync.Once
+	limited  atomic.Uint64
 	rules    atomic.Pointer[Rules] // nil: none
 }
 
@@ -129,8 +130,15 @@ func ownerOf(uid uint32) string {
 
 // MayAnswer tells whether a datagram is answered. Those of this host always are.
 func (p *Policy) MayAnswer(from portmap.Caller) bool {
-	return p.Limit == nil || from.Loopback || p.Limit.take(from.Remote.Addr()) || p.ours(from)
+	if p.Limit == nil || from.Loopback || p.Limit.take(from.Remote.Addr()) || p.ours(from) {
+		return true
+	}
+	p.limited.Add(1)
+	return false
 }
+
+// Limited returns how many datagrams MayAnswer refused.
+func (p *Policy) Limited() uint64 { return p.limited.Load() }
 
 // MayAmplify tells whether a datagram's answer may be larger than the call: only if it goes to this host itself, or to a
 // network that a rule allows such calls.

@@ -18,7 +18,7 @@ func (r *reporter) Metrics() []byte {
 		"version", r.version, "commit", Commit(), "go", runtime.Version())
 	w.Calls(&r.recorder.Calls, rpcbind.ProcedureName)
 	w.Latency(&r.recorder.Latency)
-	w.One("gportmap_rate_limited_total", counter, "Datagrams left unanswered because their network sent too many.", float64(r.limited.Load()))
+	w.One("gportmap_rate_limited_total", counter, "Datagrams left unanswered because their network sent too many.", float64(r.policy.Limited()))
 
 	const registrations = "gportmap_registrations"
 	w.Family(registrations, gauge, "Registrations of others than the portmapper, by kind of owner and whether somebody is bound to their port.")

@@ -7,13 +7,12 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
+	"github.com/gportmap/gportmap/internal/access"
 	"github.com/gportmap/gportmap/internal/admin"
 	"github.com/gportmap/gportmap/internal/instance"
 	"github.com/gportmap/gportmap/internal/metrics"
-	"github.com/gportmap/gportmap/internal/portmap"
 	"github.com/gportmap/gportmap/internal/registry"
 	"github.com/gportmap/gportmap/internal/server"
 	"github.com/gportmap/gportmap/internal/warmstart"
@@ -32,31 +31,17 @@ type reporter struct {
 	dead      *deadServers
 	server    *server.Server
 	recorder  *admin.Recorder
-	limited   atomic.Uint64 // datagrams that the limit left unanswered
+	policy    *access.Policy
 }
 
 var _ admin.Source = (*reporter)(nil)
-
-// countLimited is a policy of which is counted how often it lets a datagram go unanswered.
-type countLimited struct {
-	portmap.Policy
-	limited *atomic.Uint64
-}
-
-func (p countLimited) MayAnswer(from portmap.Caller) bool {
-	if p.Policy.MayAnswer(from) {
-		return true
-	}
-	p.limited.Add(1)
-	return false
-}
 
 // Status tells everything but the single registrations.
 func (r *reporter) Status() admin.Status {
 	s := admin.Status{
 		Version: r.version, Commit: Commit(), Go: runtime.Version(), PID: os.Getpid(), Started: r.started, Now: time.Now(),
 		Listeners: r.listeners, Goroutines: runtime.NumGoroutine(), MemoryBytes: residentMemory(),
-		Clients: r.recorder.Clients(), RateLimited: r.limited.Load(), State: r.stateDocument(),
+		Clients: r.recorder.Clients(), RateLimited: r.policy.Limited(), State: r.stateDocument(),
 	}
 	for _, states := range r.count() {
 		s.Registrations.Alive += states[admin.Alive]

@@ -170,11 +170,11 @@ func serve(ctx context.Context, c Config, sockets []*sys.Socket, k *keeper, tabl
 	table.SetLimits(c.Limits.table())
 	report := &reporter{
 		log: c.Log, version: c.Version, started: time.Now(), listeners: names(sockets), table: table, state: state, dir: c.stateDir(),
-		dead: newDeadServers(c.Log, host.isOwn), recorder: admin.NewRecorder(refusals(c.Log)),
+		dead: newDeadServers(c.Log, host.isOwn), recorder: admin.NewRecorder(refusals(c.Log)), policy: door.policy,
 	}
 	pm := portmap.Config{
 		Table:       table,
-		Policy:      countLimited{door.policy, &report.limited},
+		Policy:      door.policy,
 		Now:         func() uint32 { return uint32(time.Now().Unix()) },
 		Dead:        report.dead.isDead,
 		Refused:     logRefused(c.Log),
