@@ -117,6 +117,12 @@ func dashboardQueries(t *testing.T) []string {
 			Type    string
 			GridPos struct{ X, Y, W, H int }
 			Targets []struct{ Expr string }
+
+			FieldConfig struct {
+				Defaults struct {
+					Thresholds struct{ Steps []any }
+				}
+			}
 		}
 	}
 	if err := json.Unmarshal(b, &dashboard); err != nil {
@@ -126,6 +132,9 @@ func dashboardQueries(t *testing.T) []string {
 	for i, p := range dashboard.Panels {
 		if p.Title == "" || len(p.Targets) == 0 || p.GridPos.X+p.GridPos.W > 24 {
 			t.Errorf("panel %d: %+v", i, p)
+		}
+		if p.Type == "stat" && len(p.FieldConfig.Defaults.Thresholds.Steps) == 0 {
+			t.Errorf("%s has no thresholds: those that Grafana puts there turn it red from 80", p.Title)
 		}
 		for _, other := range dashboard.Panels[:i] {
 			if a, b := p.GridPos, other.GridPos; a.X < b.X+b.W && b.X < a.X+a.W && a.Y < b.Y+b.H && b.Y < a.Y+a.H {
