@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"log/slog"
-	"net"
 	"slices"
 	"sync"
 	"syscall"
@@ -31,7 +30,7 @@ type keeper struct {
 	store *sys.Store // nil keeps nothing
 	once  sync.Once  // the log's line on a failure
 
-	connections []net.Conn // that an earlier process had
+	connections []*sys.Connection // that an earlier process had
 
 	mu    sync.Mutex
 	roots int // connections of root's that are kept
@@ -110,17 +109,17 @@ func (k *keeper) failed(err error) {
 }
 
 // takeBack takes note of what an earlier process had given to the service manager.
-func (k *keeper) takeBack(conns []net.Conn, lost []string) {
+func (k *keeper) takeBack(conns []*sys.Connection, lost []string) {
 	k.connections = conns
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, conn := range conns {
 		root := false
-		if local, ok := conn.(*net.UnixConn); ok {
-			cred, err := sys.PeerCred(local)
+		if _, _, _, local := conn.Ends(); local {
+			cred, err := sys.PeerCred(conn)
 			root = err == nil && cred.UID == 0
 		}
-		k.add(conn.(syscall.Conn), root)
+		k.add(conn, root)
 	}
 	for _, name := range lost {
 		if err := k.store.ForgetName(name); err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/gportmap/gportmap/internal/registry"
 	"github.com/gportmap/gportmap/pkg/oncrpc"
 	"github.com/gportmap/gportmap/pkg/rpcbind"
+	"github.com/gportmap/gportmap/pkg/xdr"
 )
 
 // Config is what a Portmapper works with. Table, Policy and Now are needed.
@@ -95,6 +96,20 @@ func (p *Portmapper) AppendReplyAround(dst, call []byte, from Caller) (reply []b
 	r := request{from: from, size: len(call), around: p.observe == nil}
 	reply = p.append(dst, call, &r)
 	return reply, r.at, r.list
+}
+
+// MayWait tells whether the answer to a call may wait for something else than the processor. SET and UNSET are written to disk,
+// and DUMP may have to encode the list beside them; what is observed may be logged.
+func (p *Portmapper) MayWait(call []byte) bool {
+	const procedure = 5 * xdr.Unit // behind xid, message type, RPC version, program and version
+	if len(call) < procedure+xdr.Unit || p.observe != nil {
+		return p.observe != nil
+	}
+	switch call[procedure+3] {
+	case rpcbind.ProcSet, rpcbind.ProcUnset, rpcbind.ProcDump:
+		return true
+	}
+	return false
 }
 
 func (p *Portmapper) append(dst, call []byte, r *request) []byte {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -172,83 +171,66 @@ func TestFewDescriptorsLocal(t *testing.T) {
 	child.end()
 }
 
-// scriptedListener is a listener whose Accept returns given errors, and then net.ErrClosed.
-type scriptedListener struct {
-	net.Listener
-	errs []error
-}
-
-func (l *scriptedListener) SetDeadline(time.Time) error { return nil }
-
-func (l *scriptedListener) Accept() (net.Conn, error) {
-	if len(l.errs) == 0 {
-		return nil, net.ErrClosed
-	}
-	err := l.errs[0]
-	l.errs = l.errs[1:]
-	return nil, &net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", err)}
-}
-
-// A shortage that closing a connection can't help makes the loop wait before each new try, and one line in the log.
-func TestShortageWaits(t *testing.T) {
+// Without a descriptor, and with no connection to close for one, listeners rest until one is closed, and one line in the log
+// tells of it.
+func TestShortageRests(t *testing.T) {
 	for _, shortage := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM} {
 		var log logged
-		s := New(Config{Portmapper: &fake{}, Log: log.logger()})
-		l, err := newAcceptLoop(s, &sys.Socket{
-			Netid:    "tcp",
-			Listener: &scriptedListener{errs: []error{shortage, shortage, shortage}},
-		})
-		if err != nil {
-			t.Fatal(err)
+		r := newStreamRig(t, Config{Portmapper: &fake{}, Log: log.logger()}, listenLocal(t))
+		c := r.dial()
+		if !ofHost(os.NewSyscallError("accept4", shortage)) || ofConnection(shortage) {
+			t.Errorf("%v is no shortage of the host", shortage)
 		}
-		waits := 0
-		l.pause = func() { waits++ }
-		if err := l.run(func() {}); !errors.Is(err, net.ErrClosed) {
-			t.Errorf("%v: the loop ended with %v", shortage, err)
+		for range 3 {
+			if r.shortage(r.listeners[0], shortage) {
+				t.Error("a local connection was closed")
+			}
+			if !r.resting || r.timeout() <= 0 || r.timeout() > shortagePause {
+				t.Errorf("%v: resting %v, timeout %v", shortage, r.resting, r.timeout())
+			}
 		}
-		if n := log.count("short of"); waits != 3 || n != 1 {
-			t.Errorf("%v: %d waits and %d lines, want 3 and 1", shortage, waits, n)
+		late := dial(t, r.socket)
+		c.Close()
+		for r.resting {
+			r.step()
+		}
+		for r.open == 0 {
+			r.step()
+		}
+		late.send(record("a"))
+		r.step()
+		late.expect("re:a")
+		if n := log.count("short of"); n != 1 {
+			t.Errorf("%v: %d lines, want 1", shortage, n)
 		}
 	}
 }
 
-// Errors of accept(2) about a connection end nothing and wait for nothing.
-func TestAcceptErrorsOfAConnection(t *testing.T) {
-	errs := []error{syscall.ECONNABORTED, syscall.EPROTO, syscall.EPERM, syscall.ENETDOWN, syscall.EHOSTUNREACH}
-	l, err := newAcceptLoop(New(Config{Portmapper: &fake{}}), &sys.Socket{Listener: &scriptedListener{errs: errs}})
+// Errors of accept(2) about a connection end nothing and wait for nothing; those about the listener are the end.
+func TestAcceptErrors(t *testing.T) {
+	for _, err := range []error{syscall.ECONNABORTED, syscall.EPROTO, syscall.EPERM, syscall.ENETDOWN, syscall.EHOSTUNREACH} {
+		if !ofConnection(os.NewSyscallError("accept4", err)) || ofHost(err) {
+			t.Errorf("%v isn't about a connection", err)
+		}
+	}
+	for _, err := range []error{syscall.EBADF, syscall.EINVAL, syscall.ENOTSOCK} {
+		if ofConnection(err) || ofHost(err) {
+			t.Errorf("%v isn't about the listener", err)
+		}
+	}
+	r := newStreamRig(t, Config{Portmapper: &fake{}}, listenTCP(t))
+	fd := r.listeners[0].fd
+	null, err := os.Open(os.DevNull)
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.pause = func() { t.Error("the loop waits") }
-	if err := l.run(func() {}); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("the loop ended with %v", err)
+	defer null.Close()
+	if err := syscall.Dup3(int(null.Fd()), fd, syscall.O_CLOEXEC); err != nil {
+		t.Fatal(err)
 	}
-}
-
-func TestAcceptErrorsOfTheListener(t *testing.T) {
-	for _, err := range []error{syscall.EBADF, syscall.EINVAL, syscall.ENOTSOCK} {
-		l, newErr := newAcceptLoop(New(Config{Portmapper: &fake{}}), &sys.Socket{
-			Netid:    "tcp",
-			Listener: &scriptedListener{errs: []error{err}},
-		})
-		if newErr != nil {
-			t.Fatal(newErr)
-		}
-		if got := l.run(func() {}); !errors.Is(got, err) || !strings.Contains(got.Error(), "tcp") {
-			t.Errorf("%v: the loop ended with %v", err, got)
-		}
+	if err := r.accept(r.listeners[0]); !errors.Is(err, syscall.ENOTSOCK) || !strings.Contains(err.Error(), "tcp") {
+		t.Errorf("the loop ends with %v", err)
 	}
-}
-
-// pause ends when a connection closes, so that its descriptor is used at once.
-func TestPauseEndsWhenAConnectionCloses(t *testing.T) {
-	s := New(Config{Portmapper: &fake{}})
-	c := &connection{server: s}
-	s.connections.add(c, bounds{tcp: 1})
-	s.connections.remove(c)
-	s.pause(time.Hour, s.connections.freed)
-	close(s.stopped)
-	s.pause(time.Hour, s.connections.freed)
 }
 
 // One connection more than allowed closes the idlest, which is the one whose last call is longest ago.
@@ -272,93 +254,77 @@ func TestMaxConnections(t *testing.T) {
 	}
 }
 
-func TestCloseIdlestWithoutOne(t *testing.T) {
-	s := New(Config{Portmapper: &fake{}})
-	r := newRig(t, Config{Portmapper: &fake{}}, listenLocal(t))
-	s.connections.add(r.connection, bounds{tcp: 1})
-	defer s.connections.remove(r.connection)
-	if s.connections.closeIdlest() {
-		t.Error("a local connection was closed")
-	}
-}
-
-// pipeFrom makes a connection of a caller for a table that closes it by itself.
-func pipeFrom(t *testing.T, s *Server, from portmap.Caller) *connection {
-	t.Helper()
-	ours, theirs := net.Pipe()
-	t.Cleanup(func() { ours.Close(); theirs.Close() })
-	return &connection{server: s, conn: pipeConn{ours}, local: from.Transport == portmap.Local, stream: stream{from: from}}
-}
-
-type pipeConn struct{ net.Conn }
-
-func (pipeConn) CloseWrite() error { return nil }
-
-func (pipeConn) SyscallConn() (syscall.RawConn, error) { return nil, errors.ErrUnsupported }
-
-// TestWhoLosesAtABound fills a table with each kind of caller: one peer's newest connection loses, callers on this host lose
+// TestWhoLosesAtABound fills a loop with each kind of caller: one peer's newest connection loses, callers on this host lose
 // nothing to others, and root's have a reserve.
 func TestWhoLosesAtABound(t *testing.T) {
 	remote := func(n byte) portmap.Caller {
 		return portmap.Caller{Transport: portmap.TCP, Remote: netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, n}), 900)}
 	}
 	loopback := portmap.Caller{Transport: portmap.TCP, Remote: netip.MustParseAddrPort("127.0.0.1:900"), Loopback: true}
-	local := func(uid uint32) portmap.Caller {
+	user := func(uid uint32) portmap.Caller {
 		return portmap.Caller{Transport: portmap.Local, Loopback: true, UID: uid, HasUID: true}
 	}
-	s := New(Config{Portmapper: &fake{}})
-	b := bounds{tcp: 4, each: 2, descriptors: 6}
-	add := func(from portmap.Caller, want bool) *connection {
+	r := newStreamRig(t, Config{Portmapper: &fake{}, MaxConnections: 4, MaxConnectionsEach: 2, Descriptors: 6}, listenLocal(t))
+	enter := func(from portmap.Caller, want bool) *streamConnection {
 		t.Helper()
-		c := pipeFrom(t, s, from)
-		if got := s.connections.add(c, b); got != want {
-			t.Errorf("%+v is taken %v, want %v", from, got, want)
+		_, _, before := r.server.Connections()
+		pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
 		}
-		return c
+		t.Cleanup(func() { syscall.Close(pair[1]) })
+		r.now++
+		r.enter(pair[0], from)
+		if _, _, after := r.server.Connections(); after != before+1 == want {
+			t.Errorf("%+v is taken %v, want %v", from, !want, want)
+		}
+		for _, c := range r.table {
+			if c != nil && c.fd == pair[0] {
+				return c
+			}
+		}
+		return nil
 	}
-	there := func(c *connection, want bool) {
+	there := func(c *streamConnection, want bool) {
 		t.Helper()
-		s.connections.mu.Lock()
-		defer s.connections.mu.Unlock()
-		if _, got := s.connections.all[c]; got != want {
+		if got := r.table[c.slot] == c; got != want {
 			t.Errorf("%+v is there %v, want %v", c.stream.from, got, want)
 		}
 	}
-	first := add(remote(1), true)
-	first.active.Store(1)
-	second := add(remote(1), true)
-	second.active.Store(2)
-	add(remote(1), false) // too many of one address
-	own := []*connection{add(loopback, true), add(loopback, true)}
-	add(loopback, true) // the fifth: the idlest of another host goes
+	first, second := enter(remote(1), true), enter(remote(1), true)
+	enter(remote(1), false) // too many of one address
+	ours := []*streamConnection{enter(loopback, true), enter(loopback, true)}
+	enter(loopback, true) // the fifth: the idlest of another host goes
 	there(first, false)
-	add(remote(2), true)
+	enter(remote(2), true)
 	there(second, false)
 	for range 2 {
-		add(local(1000), true) // 6 in all
+		enter(user(1000), true) // 6 in all
 	}
-	add(local(1000), false) // too many of one user
-	add(local(1001), true)  // for a connection of another host
-	add(local(1001), true)  // then for one of this host by TCP
+	enter(user(1000), false) // too many of one user
+	enter(user(1001), true)  // for a connection of another host
+	enter(user(1001), true)  // then for one of this host by TCP
 	for _, uid := range []uint32{1002, 1003} {
-		add(local(uid), true)
+		enter(user(uid), true)
 	}
-	add(local(1004), false) // none is left to be closed
-	add(remote(3), false)
+	enter(user(1004), false) // none is left to be closed
+	enter(remote(3), false)
 	for range 10 {
-		add(local(0), true)
+		enter(user(0), true)
 	}
-	for _, c := range own {
+	for _, c := range ours {
 		there(c, false)
 	}
-	if tcp, locals, _ := s.connections.counts(); tcp != 0 || locals != 16 {
+	if tcp, locals, _ := r.server.Connections(); tcp != 0 || locals != 16 {
 		t.Errorf("%d TCP and %d local connections", tcp, locals)
 	}
-	for c := range s.connections.all {
-		s.connections.remove(c)
+	for _, c := range r.table {
+		if c != nil {
+			r.drop(c)
+		}
 	}
-	if len(s.connections.each) != 0 || s.connections.root != 0 {
-		t.Errorf("an empty table counts %v and %d of root", s.connections.each, s.connections.root)
+	if n := &r.server.connections; len(n.each) != 0 || n.root != 0 || n.count != 0 {
+		t.Errorf("an empty loop counts %v and %d of root", n.each, n.root)
 	}
 }
 

@@ -48,27 +48,6 @@ func TestConnectionAnySegmentation(t *testing.T) {
 	})
 }
 
-// The replies to all the calls of one read leave by one write.
-func TestConnectionAnswersByOneWrite(t *testing.T) {
-	eachStream(t, func(t *testing.T, s *sys.Socket) {
-		r := newRig(t, Config{Portmapper: &fake{}}, s)
-		writes := 0
-		try := r.try
-		r.try = func(fd uintptr) {
-			writes++
-			try(fd)
-		}
-		r.client.send(record("a", "b", "c"))
-		if !r.once() {
-			t.Fatal("the connection is over")
-		}
-		r.client.expect("re:a", "re:b", "re:c")
-		if writes != 1 {
-			t.Errorf("%d writes, want 1", writes)
-		}
-	})
-}
-
 func TestConnectionHalfClosed(t *testing.T) {
 	eachStream(t, func(t *testing.T, s *sys.Socket) {
 		g := newGate()
@@ -185,109 +164,48 @@ func TestRecordTimeout(t *testing.T) {
 	c.expectEnd()
 }
 
-// rig is a connection and its client, driven by one goroutine: the body of tests and benchmarks.
-type rig struct {
-	*connection
-	client  *client
-	replies []byte
-}
-
-func newRig(t testing.TB, c Config, socket *sys.Socket) *rig {
-	cl := dial(t, socket)
-	accepted, err := socket.Listener.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn, err := newConnection(New(c), accepted.(streamConn))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(conn.close)
-	conn.identify()
-	conn.arm(conn.due())
-	return &rig{connection: conn, client: cl, replies: make([]byte, 1<<16)}
-}
-
-// expire makes the deadline for reading pass.
-func (r *rig) expire(t *testing.T) {
-	t.Helper()
-	if err := r.conn.SetReadDeadline(time.Unix(1, 0)); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// A deadline that was set before the last call came is moved when it passes.
-func TestIdleTimeoutCountsFromTheLastCall(t *testing.T) {
-	r := newRig(t, Config{Portmapper: &fake{}, IdleTimeout: time.Hour}, listenTCP(t))
-	first := r.deadline
-	for range 3 {
-		r.expire(t)
-		if !r.once() {
-			t.Fatal("a connection that was active within the hour is over")
-		}
-		r.client.send(record("a"))
-		if !r.once() {
-			t.Fatal("the connection is over")
-		}
-		r.client.expect("re:a")
-	}
-	r.expire(t)
-	if !r.once() || r.deadline <= first {
-		t.Errorf("the deadline stays at %v", first)
-	}
-	r.active.Store(r.active.Load() - int64(time.Hour))
-	r.expire(t)
-	if r.once() {
-		t.Error("a connection that was idle for an hour goes on")
-	}
-}
-
-// The time for a record counts from its first octet: octets that drip in don't prolong it.
-func TestRecordTimeoutCountsFromTheFirstOctet(t *testing.T) {
-	r := newRig(t, Config{Portmapper: &fake{}, RecordTimeout: time.Minute}, listenTCP(t))
+// The time for a record counts from its first octet: octets that drip in don't prolong it. That of an idle connection counts
+// from the last call.
+func TestTimesCountFrom(t *testing.T) {
+	r := newStreamRig(t, Config{Portmapper: &fake{}, IdleTimeout: time.Hour, RecordTimeout: time.Minute}, listenTCP(t))
+	c := r.dial()
+	held := r.table[0]
 	step := func(b []byte) {
 		t.Helper()
-		r.client.send(b)
-		if !r.once() {
-			t.Fatal("the connection is over")
+		c.send(b)
+		r.step()
+	}
+	is := func(list int, since time.Duration) {
+		t.Helper()
+		if held.list != &r.lists[foreign][list] || held.since != since {
+			t.Errorf("in %p since %v, want list %d since %v", held.list, held.since, list, since)
 		}
 	}
 	whole := record("abcdef")
 	step(whole[:3])
-	begun := r.begun
-	if begun == 0 || r.deadline != begun+time.Minute {
-		t.Fatalf("begun at %v, deadline %v", begun, r.deadline)
-	}
+	begun := r.now
+	is(pending, begun)
 	step(whole[3:5])
 	step(whole[5:7])
-	if r.begun != begun {
-		t.Errorf("begun moved from %v to %v", begun, r.begun)
-	}
+	is(pending, begun)
 	step(append(whole[7:], 0x80)) // whole, and the next begins
-	r.client.expect("re:abcdef")
-	if r.begun <= begun {
-		t.Errorf("the second record begins at %v, the first at %v", r.begun, begun)
-	}
+	c.expect("re:abcdef")
+	is(pending, r.now)
 	step([]byte{0, 0, 0})
-	if r.begun != 0 {
-		t.Errorf("nothing is pending, but begun is %v", r.begun)
+	c.expect("re:")
+	is(idle, r.now)
+	step(record("a"))
+	c.expect("re:a")
+	is(idle, r.now)
+	if due, _ := r.lists[foreign][idle].due(); due != r.now+time.Hour {
+		t.Errorf("due at %v", due)
 	}
-	r.client.expect("re:")
-}
-
-func TestIdleConnectionHoldsNoBuffer(t *testing.T) {
-	r := newRig(t, Config{Portmapper: &fake{}}, listenLocal(t))
-	r.client.send(record("a"))
-	if !r.once() || r.buf == nil {
-		t.Fatal("the connection didn't read")
-	}
-	read := true
-	if err := r.raw.Control(func(fd uintptr) { read = r.tryRead(fd) }); err != nil {
-		t.Fatal(err)
-	}
-	if read || r.buf != nil {
-		t.Errorf("without input tryRead says %v, and the connection has the buffer %p", read, r.buf)
-	}
+	r.now += time.Hour - 1
+	r.expire()
+	is(idle, held.since)
+	r.now++
+	r.expire()
+	c.expectEnd()
 }
 
 func TestTCPCaller(t *testing.T) {
@@ -302,55 +220,37 @@ func TestTCPCaller(t *testing.T) {
 				t.Skip("this host has no IPv6")
 			}
 			s := opened(t)(sys.ListenTCP(addrPort(a)))
-			r := newRig(t, Config{Portmapper: &fake{}, Loopback: func(i uint32) bool { return i == lo }}, s)
+			r := newStreamRig(t, Config{Portmapper: &fake{}, Loopback: func(i uint32) bool { return i == lo }}, s)
+			client := r.dial()
 			want := portmap.Caller{
 				Transport: transport,
-				Remote:    r.client.LocalAddr().(*net.TCPAddr).AddrPort(),
+				Remote:    client.LocalAddr().(*net.TCPAddr).AddrPort(),
 				Local:     s.Addr,
 				Ifindex:   lo,
 				Loopback:  true,
 			}
-			if r.stream.from != want {
-				t.Errorf("caller %+v\nwant   %+v", r.stream.from, want)
+			if got := r.table[0].stream.from; got != want {
+				t.Errorf("caller %+v\nwant   %+v", got, want)
 			}
 		})
 	}
 }
 
 func TestLocalCaller(t *testing.T) {
-	r := newRig(t, Config{Portmapper: &fake{}}, listenLocal(t))
+	r := newStreamRig(t, Config{Portmapper: &fake{}}, listenLocal(t))
+	r.dial()
 	want := portmap.Caller{Transport: portmap.Local, Loopback: true, UID: uint32(os.Getuid()), HasUID: true}
-	if r.stream.from != want {
-		t.Errorf("caller %+v\nwant   %+v", r.stream.from, want)
-	}
-}
-
-func TestPlainAddr(t *testing.T) {
-	for _, test := range []struct {
-		in   net.Addr
-		want string
-	}{
-		{&net.TCPAddr{IP: net.ParseIP("192.0.2.1"), Port: 5}, "192.0.2.1:5"},
-		{&net.TCPAddr{IP: net.ParseIP("192.0.2.1").To16(), Port: 5}, "192.0.2.1:5"},
-		{&net.TCPAddr{IP: net.ParseIP("fe80::1"), Port: 5, Zone: "eth0"}, "[fe80::1]:5"},
-	} {
-		if got := plainAddr(test.in); got != addrPort(test.want) {
-			t.Errorf("%v: %v, want %v", test.in, got, test.want)
-		}
-	}
-	if plainAddr(&net.UnixAddr{}).IsValid() {
-		t.Error("a local address has no address and port")
+	if got := r.table[0].stream.from; got != want {
+		t.Errorf("caller %+v\nwant   %+v", got, want)
 	}
 }
 
 // exchange sends calls, has them answered, and takes size octets of replies.
-func (r *rig) exchange(t testing.TB, calls []byte, size int) {
-	r.client.send(calls)
-	if !r.once() {
-		t.Fatal("the connection is over")
-	}
-	if _, err := io.ReadFull(r.client, r.replies[:size]); err != nil {
-		t.Fatal(err)
+func (r *streamRig) exchange(c *client, calls, replies []byte) {
+	c.send(calls)
+	r.step()
+	if _, err := io.ReadFull(c, replies); err != nil {
+		r.t.Fatal(err)
 	}
 }
 
@@ -368,8 +268,9 @@ func TestStreamAllocatesNothing(t *testing.T) {
 	}
 	eachStream(t, func(t *testing.T, s *sys.Socket) {
 		streamLoads(func(name string, _ int, calls []byte, size int) {
-			r := newRig(t, Config{Portmapper: &fake{}}, s)
-			if got := testing.AllocsPerRun(200, func() { r.exchange(t, calls, size) }); got != 0 {
+			r := newStreamRig(t, Config{Portmapper: &fake{}}, s)
+			c, replies := r.dial(), make([]byte, size)
+			if got := testing.AllocsPerRun(200, func() { r.exchange(c, calls, replies) }); got != 0 {
 				t.Errorf("%s: %v allocations, want 0", name, got)
 			}
 		})
@@ -380,10 +281,11 @@ func TestStreamAllocatesNothing(t *testing.T) {
 func benchmarkStream(b *testing.B, s *sys.Socket) {
 	streamLoads(func(name string, n int, calls []byte, size int) {
 		b.Run(name, func(b *testing.B) {
-			r := newRig(b, Config{Portmapper: &fake{}}, s)
+			r := newStreamRig(b, Config{Portmapper: &fake{}}, s)
+			c, replies := r.dial(), make([]byte, size)
 			b.ReportAllocs()
 			for done := 0; done < b.N; done += n {
-				r.exchange(b, calls, size)
+				r.exchange(c, calls, replies)
 			}
 		})
 	})

@@ -2,9 +2,6 @@ package server
 
 import (
 	"encoding/binary"
-	"errors"
-	"io"
-	"net"
 	"syscall"
 	"time"
 
@@ -31,137 +28,132 @@ type Keeper interface {
 // never made anew, and is kept at once.
 const lasting = 5 * time.Second
 
-// keeping is what a connection has to do with the Keeper. Only the connection's goroutine uses it.
+// keeping is what a connection has to do with the Keeper.
 type keeping struct {
+	conn    *sys.Connection // as the Keeper knows it
 	kept    bool
 	lasts   bool // is to be kept whenever its state is one that can be
+	tried   bool // to be kept; where there was no room it isn't tried again before the end
 	adopted bool // from an earlier process, and nothing was answered yet
-	peeked  bool // what was read last is still to be taken off
-	waiting bool // for the rest of a record, when Serve ends
-	left    bool // to the next process
-
-	drop func(fd uintptr) // takeOff, made once
-	size int              // what it takes off
+	peeked  int  // octets that are being answered and are still to be taken off
 }
+
+// isKept tells whether the Keeper has the connection.
+func (c *streamConnection) isKept() bool { return c.keeping != nil && c.keeping.kept }
 
 // adopt serves a connection that an earlier process had kept. Of TCP that is for a change of processes only.
-func (s *Server) adopt(conn net.Conn) {
-	_, local := conn.(*net.UnixConn)
-	if sc, ok := conn.(syscall.Conn); ok && !local && s.config.Keeper != nil {
-		s.config.Keeper.Forget(sc)
+func (l *streamLoop) adopt(conn *sys.Connection) {
+	keeper := l.server.config.Keeper
+	remote, own, v6, local := conn.Ends()
+	var from portmap.Caller
+	if local {
+		from = l.localCaller(conn.FD())
+	} else {
+		from = l.remoteCaller(conn.FD(), v6, remote, own)
+		if keeper != nil {
+			keeper.Forget(conn)
+		}
 	}
-	s.open(conn, keeping{kept: local && s.config.Keeper != nil, adopted: true})
+	l.server.connections.enter(&from, bounds{}) // it was served already
+	if c := l.add(conn.FD(), from); c != nil && local && keeper != nil {
+		c.keeping = &keeping{conn: conn, kept: true, lasts: true, adopted: true}
+	}
 }
 
-// begin decides whether the connection is one to keep, and when.
-func (c *connection) begin() {
-	c.drop = c.takeOff
-	switch {
-	case c.server.config.Keeper == nil || !c.local || c.stream.from.Self:
-	case c.kept:
-		c.lasts = true
-	case c.stream.from.HasUID && c.stream.from.UID == 0:
-		c.lasts = true
-		c.keep()
-	default:
-		c.mu.Lock()
-		if c.end.IsZero() {
-			_ = c.conn.SetReadDeadline(time.Now().Add(lasting))
-		}
-		c.mu.Unlock()
+// consider decides whether a new local connection is one to keep, and when.
+func (l *streamLoop) consider(c *streamConnection) {
+	c.keeping = &keeping{conn: sys.ConnectionOf(c.fd)}
+	if isRoot(&c.stream.from) {
+		c.keeping.lasts = true
+		l.keep(c)
+		return
 	}
+	l.put(c, young)
 }
 
 // lasted is called when a local connection has lasted.
-func (c *connection) lasted() {
-	c.mu.Lock()
-	if c.end.IsZero() {
-		_ = c.conn.SetReadDeadline(time.Time{})
-	}
-	c.mu.Unlock()
-	c.lasts = true
-	c.keep()
+func (l *streamLoop) lasted(c *streamConnection) {
+	c.leave()
+	c.keeping.lasts = true
+	l.keep(c)
 }
 
-// keep has the connection kept from now on, if it is one to keep and nothing of a record is here. Where there is no room it
-// isn't tried again before the end.
-func (c *connection) keep() {
-	if c.lasts && !c.kept && !c.stream.records.Pending() {
-		c.kept = c.server.config.Keeper.Keep(c.conn, &c.stream.from, false)
-		c.lasts = c.kept
+// keep has the connection kept from now on, if it is one to keep and nothing of a record is here.
+func (l *streamLoop) keep(c *streamConnection) {
+	k := c.keeping
+	if k == nil || !k.lasts || k.kept || c.stream.records.Pending() {
+		return
 	}
+	l.slowly(c, func() {
+		k.kept = l.server.config.Keeper.Keep(k.conn, &c.stream.from, false)
+		k.lasts, k.tried = k.kept, true
+	}, func() {})
 }
 
-// forget ends that.
-func (c *connection) forget() {
-	if c.kept {
-		c.kept = false
-		c.server.config.Keeper.Forget(c.conn)
-	}
+// forget ends that, and goes on with next.
+func (l *streamLoop) forget(c *streamConnection, next func()) {
+	l.slowly(c, func() { l.server.config.Keeper.Forget(c.keeping.conn) }, func() {
+		c.keeping.kept = false
+		next()
+	})
 }
 
-// leave gives the connection over to the next process when Serve ends: local ones, and those of this host over TCP. What
-// has arrived waits there.
-func (c *connection) leave() bool {
-	from := &c.stream.from
-	if c.server.config.Keeper == nil || from.Self || !c.local && !(from.Loopback && from.Remote.Addr().IsLoopback()) {
-		return false
-	}
-	if c.stream.records.Pending() {
-		return false
-	}
-	c.left = c.kept || c.server.config.Keeper.Keep(c.conn, from, true)
-	return c.left
-}
-
-// awaitRest tells, once, whether to wait for the rest of a record when Serve ends, so that the connection can be left to the next process.
-func (c *connection) awaitRest() bool {
-	if c.waiting || c.server.config.Keeper == nil || !c.local || !c.stream.records.Pending() {
-		return false
-	}
-	c.waiting = true
-	return true
-}
-
-// answerPeeked answers the whole records among octets that were looked at, and takes them off the connection. An unfinished
-// one is taken off as ever: its rest may be long in coming, and the connection isn't kept until it has come.
-func (c *connection) answerPeeked(b []byte, now time.Duration) bool {
-	whole := wholeRecords(b)
-	if whole == 0 {
-		c.forget()
-		return c.take(len(b)) && c.answer(b, now)
-	}
-	// What an earlier process was answering when it ended may be what ended it. It isn't to end the next one as well.
-	if c.adopted {
-		c.adopted = false
-		return c.take(whole) && c.answer(b[:whole], now)
-	}
-	return c.answer(b[:whole], now) && c.take(whole)
-}
-
-// take takes n octets off the connection, which have to be there. They are those that were looked at.
-func (c *connection) take(n int) bool {
-	c.size = n
-	if err := c.raw.Control(c.drop); err != nil {
-		c.err = err
-	} else if c.size > 0 && c.err == nil {
-		c.err = io.ErrUnexpectedEOF
-	}
-	return c.err == nil
-}
-
-func (c *connection) takeOff(fd uintptr) {
-	for at := 0; c.size > 0; {
-		n, err := syscall.Read(int(fd), c.buf.in[at:at+c.size])
-		switch {
-		case err == syscall.EINTR:
-			continue
-		case n <= 0:
-			c.err = err
+// peeked answers the whole records among the n octets that were looked at, which are taken off the connection after that. An
+// unfinished one is read as ever: its rest may be long in coming, and the connection isn't kept until it has come.
+func (l *streamLoop) peeked(c *streamConnection, n int) {
+	k, whole := c.keeping, wholeRecords(l.shift.in[:n])
+	switch {
+	case whole == 0:
+		l.forget(c, func() {}) // and it is still readable
+		return
+	case k.adopted:
+		// What an earlier process was answering when it ended may be what ended it. It isn't to end the next one as well.
+		k.adopted = false
+		if !l.take(c, whole) {
+			l.close(c)
 			return
 		}
-		at, c.size = at+n, c.size-n
+	default:
+		k.peeked = whole
 	}
+	l.feed(c, whole)
+}
+
+// settleKept is settle for a connection that may be kept. With a part of a reply sent, or after a mistake, it is of no use to
+// another process. The calls that were looked at are taken off once each is answered.
+func (l *streamLoop) settleKept(c *streamConnection) {
+	if c.isKept() && (c.unsent != nil || c.closing) {
+		l.forget(c, func() { l.settleForgotten(c) })
+		return
+	}
+	l.settleForgotten(c)
+}
+
+func (l *streamLoop) settleForgotten(c *streamConnection) {
+	k := c.keeping
+	if n := k.peeked; n > 0 && c.in == nil {
+		k.peeked = 0
+		if !l.take(c, n) {
+			l.close(c)
+			return
+		}
+	}
+	l.settle(c)
+}
+
+// take takes n octets off the connection, which have to be there. They were looked at.
+func (l *streamLoop) take(c *streamConnection, n int) bool {
+	for n > 0 {
+		took, err := sys.ReadNow(c.fd, l.shift.in[:n])
+		switch {
+		case err == syscall.EINTR:
+		case took <= 0:
+			return false
+		default:
+			n -= took
+		}
+	}
+	return true
 }
 
 // wholeRecords returns how many octets of b, which begins with a record mark, belong to whole records. What is no record
@@ -186,24 +178,23 @@ func wholeRecords(b []byte) int {
 // outlives tells whether a socket goes on without us: then what has arrived there waits for the next process.
 func outlives(s *sys.Socket) bool { return s.Activated || s.Kept }
 
-// handOver gives a connection of this host to the next process when Serve ends, if it is between two records. What has
-// arrived waits there.
+// handOver gives a connection over to the next process when Serve ends, if it is between two records: local ones, and those of
+// this host over TCP. What has arrived waits there.
 func (l *streamLoop) handOver(c *streamConnection) bool {
 	keeper, from := l.server.config.Keeper, &c.stream.from
-	return keeper != nil && !from.Self && from.Loopback && from.Remote.Addr().IsLoopback() &&
-		!c.stream.records.Pending() && keeper.Keep(&descriptor{c.fd}, from, true)
+	switch {
+	case keeper == nil || from.Self || c.stream.records.Pending():
+		return false
+	case c.isKept():
+		return true
+	case c.keeping != nil:
+		return keeper.Keep(c.keeping.conn, from, true)
+	}
+	return (c.local() || from.Loopback && from.Remote.Addr().IsLoopback()) && keeper.Keep(sys.ConnectionOf(c.fd), from, true)
 }
 
-// A descriptor is a connection for a Keeper, to which alone Control matters.
-type descriptor struct{ fd int }
-
-func (d *descriptor) SyscallConn() (syscall.RawConn, error) { return d, nil }
-
-func (d *descriptor) Control(f func(fd uintptr)) error {
-	f(uintptr(d.fd))
-	return nil
+// awaitsRest tells whether to wait for the rest of a record when Serve ends, so that the connection can be left to the next
+// process.
+func (l *streamLoop) awaitsRest(c *streamConnection) bool {
+	return l.server.config.Keeper != nil && c.local() && c.stream.records.Pending()
 }
-
-func (d *descriptor) Read(func(fd uintptr) bool) error { return errors.ErrUnsupported }
-
-func (d *descriptor) Write(func(fd uintptr) bool) error { return errors.ErrUnsupported }

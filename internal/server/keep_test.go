@@ -2,7 +2,6 @@ package server
 
 import (
 	"bytes"
-	"net"
 	"os"
 	"slices"
 	"strings"
@@ -114,13 +113,13 @@ func (s *shelf) awaitCount(want int) {
 }
 
 // take returns what is kept as connections, as another process would have it.
-func (s *shelf) take() []net.Conn {
+func (s *shelf) take() []*sys.Connection {
 	s.t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var conns []net.Conn
+	var conns []*sys.Connection
 	for c, f := range s.kept {
-		conn, err := net.FileConn(f)
+		conn, err := sys.NewConnection(f)
 		if err != nil {
 			s.t.Fatal(err)
 		}
@@ -132,7 +131,7 @@ func (s *shelf) take() []net.Conn {
 }
 
 // keepers is a Config whose connections are kept, and the shelf.
-func keepers(t *testing.T, conns ...net.Conn) (Config, *shelf) {
+func keepers(t *testing.T, conns ...*sys.Connection) (Config, *shelf) {
 	s := newShelf(t)
 	loopback := loopbackIndex(t)
 	return Config{Portmapper: &fake{}, Keeper: s, Connections: conns, Loopback: func(i uint32) bool { return i == loopback }}, s
@@ -143,8 +142,6 @@ func asNew(sockets ...*sys.Socket) {
 	for _, s := range sockets {
 		if s.Packet != nil {
 			s.Packet.SetReadDeadline(time.Time{})
-		} else if l, ok := s.Listener.(deadlineListener); ok {
-			l.SetDeadline(time.Time{})
 		}
 	}
 }
@@ -318,7 +315,7 @@ func TestCallThatEndsAProcess(t *testing.T) {
 	seen.wait(t, "evil")
 	defer close(seen.let)
 	copies := kept.take()
-	third, err := copies[0].(*net.UnixConn).File() // a copy
+	third, err := duplicate(copies[0])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -350,42 +347,41 @@ func TestKeptConnectionIsForgottenWithAMistake(t *testing.T) {
 
 // TestLastingConnections is about those of other users, which the test's own is made to be by what the server believes.
 func TestLastingConnections(t *testing.T) {
-	local := listenLocal(t)
 	c, kept := keepers(t)
-	s := New(c)
-	conn, peer := pair(t, local)
-	k, err := newConnection(s, conn)
-	if err != nil {
-		t.Fatal(err)
+	c.Keeper = nil // for now
+	r := newStreamRig(t, c, listenLocal(t))
+	client := r.dial()
+	r.server.config.Keeper = kept
+	held := r.table[0]
+	held.stream.from.UID = 1000
+	r.consider(held)
+	if held.isKept() || held.list != &r.lists[local][young] {
+		t.Fatal("kept at once, or not considered")
 	}
-	k.stream.from = portmap.Caller{Transport: portmap.Local, UID: 1000, HasUID: true}
-	k.begin()
-	if k.kept || k.lasts {
-		t.Fatal("kept at once")
+	client.send(record("a"))
+	r.step()
+	client.expect("re:a")
+	if held.isKept() || held.list != &r.lists[local][young] {
+		t.Fatal("kept before it has lasted")
 	}
-	if !k.woken() || !k.kept {
+	r.now += lasting
+	r.expire()
+	if !held.isKept() || held.list != nil {
 		t.Error("not kept when it has lasted")
 	}
 	kept.await("keep")
 	kept.full = true
-	k.forget()
-	k.keep()
-	if k.kept || k.lasts {
+	r.forget(held, func() {})
+	r.keep(held)
+	if held.isKept() || held.keeping.lasts {
 		t.Error("kept where there is no room")
 	}
-	peer.Close()
-}
-
-// pair returns both ends of a local connection.
-func pair(t *testing.T, s *sys.Socket) (streamConn, net.Conn) {
-	t.Helper()
-	c := dial(t, s)
-	conn, err := s.Listener.Accept()
-	if err != nil {
-		t.Fatal(err)
+	client.send(record("b"))
+	r.step()
+	client.expect("re:b")
+	if held.list != nil {
+		t.Error("it is tried again")
 	}
-	t.Cleanup(func() { conn.Close() })
-	return conn.(streamConn), c
 }
 
 func TestWholeRecords(t *testing.T) {

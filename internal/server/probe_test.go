@@ -34,6 +34,8 @@ func (p *selfless) AppendReplyAround(dst, call []byte, from portmap.Caller) ([]b
 	return p.AppendReply(dst, call, from), 0, nil
 }
 
+func (p *selfless) MayWait([]byte) bool { return false }
+
 func (p *selfless) AppendRemoteReply(dst []byte, _ *portmap.RemoteCall, _ []byte) []byte { return dst }
 
 func probeSockets(t *testing.T) []*sys.Socket {

@@ -28,8 +28,9 @@ func TestReplies(t *testing.T) {
 	p := &listing{list: []byte("0123456789")}
 	s := newStream(p)
 	s.feed(record("list", "a", "list", "list", "bb"))
-	var r replies
-	if taken, next := s.answer(&r); taken != 5 || next != wantInput {
+	var now shift
+	r := &now.out
+	if taken, next := s.answer(&now); taken != 5 || next != wantInput {
 		t.Fatal(taken, next)
 	}
 	want := record("<0123456789>", "a", "<0123456789>", "<0123456789>", "bb")
@@ -56,14 +57,14 @@ func TestReplies(t *testing.T) {
 // when they do read.
 func TestListsAreNotCopied(t *testing.T) {
 	p := &listing{list: bytes.Repeat([]byte("0123456789abcdef"), 60_000)}
-	r := newStreamRig(t, Config{Portmapper: p})
+	r := newStreamRig(t, Config{Portmapper: p}, listenTCP(t))
 	for range 5 {
 		c := r.dial()
 		c.send(record("list", "a"))
-		for r.blocked.last == nil || r.blocked.last.stream.from.Remote.String() != c.LocalAddr().String() {
+		for r.lists[foreign][blocked].last == nil || r.lists[foreign][blocked].last.stream.from.Remote.String() != c.LocalAddr().String() {
 			r.step()
 		}
-		held := r.blocked.last
+		held := r.lists[foreign][blocked].last
 		if own := len(held.unsent.own); own > 100 {
 			t.Errorf("%d octets are held beside the list", own)
 		}
@@ -77,7 +78,7 @@ func TestListsAreNotCopied(t *testing.T) {
 			defer close(done)
 			c.expect("<"+string(p.list)+">", "a")
 		}()
-		for held.unsent != nil || held.list != &r.idle {
+		for held.unsent != nil || held.list != &r.lists[foreign][idle] {
 			r.step()
 		}
 		<-done
@@ -90,7 +91,7 @@ func TestListsAllocateNothing(t *testing.T) {
 		t.Skip("the race detector allocates: .ci/unit runs this without it as well")
 	}
 	p := &listing{list: []byte(strings.Repeat("x", 20_000))}
-	r := newStreamRig(t, Config{Portmapper: p})
+	r := newStreamRig(t, Config{Portmapper: p}, listenTCP(t))
 	c := r.dial()
 	call, buf := record("list"), make([]byte, 4+2+len(p.list))
 	got := testing.AllocsPerRun(200, func() {

@@ -2,9 +2,8 @@
 // services relayed.
 //
 // It knows sockets, time limits and how a stream is cut into records; what a call means is the [Portmapper]'s business
-// alone. Each UDP socket and each local listener
-// has a goroutine, and so has each local connection; all of TCP has one, see streamLoop. A connection's protocol (type
-// stream) is kept apart from how it waits (types connection and streamConnection).
+// alone. Each UDP socket has a goroutine; all TCP and local sockets and their connections have one together, see streamLoop. A
+// connection's protocol (type stream) is kept apart from how it waits (type streamConnection).
 package server
 
 import (
@@ -12,7 +11,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,6 +47,7 @@ const drainWait = 50 * time.Millisecond
 type Portmapper interface {
 	AppendReply(dst, call []byte, from portmap.Caller) []byte
 	AppendReplyAround(dst, call []byte, from portmap.Caller) (reply []byte, at int, list []byte)
+	MayWait(call []byte) bool
 	AppendRemoteReply(dst []byte, c *portmap.RemoteCall, reply []byte) []byte
 }
 
@@ -72,7 +71,7 @@ type Config struct {
 	// Keeper, if not nil, keeps connections of this host beyond the end of this process.
 	Keeper Keeper
 	// Connections are those that an earlier process had kept, to go on with.
-	Connections []net.Conn
+	Connections []*sys.Connection
 
 	// MaxRecord is the size in octets of the longest call taken on a stream.
 	MaxRecord int
@@ -114,7 +113,6 @@ func (c Config) withDefaults() Config {
 type Server struct {
 	config      Config
 	connections connections
-	buffers     sync.Pool // of *buffers
 	inputs      sync.Pool // of *[readSize]byte
 	streams     *streamLoop
 	limits      atomic.Pointer[Config] // of which only the limits count
@@ -137,7 +135,6 @@ func New(c Config) *Server {
 		stopped: make(chan struct{}),
 	}
 	s.limits.Store(&s.config)
-	s.buffers.New = func() any { return newBuffers() }
 	s.inputs.New = func() any { return new([readSize]byte) }
 	s.connections.init()
 	if c.Relay != nil {
@@ -190,25 +187,21 @@ func (s *Server) Serve(ctx context.Context, sockets []*sys.Socket, ready func())
 	s.loops, s.streams = loops, streams
 	s.mu.Unlock()
 	if streams != nil {
+		for _, conn := range s.config.Connections {
+			streams.adopt(conn)
+		}
 		go streams.run()
 	}
 	if s.config.Relay != nil {
 		s.config.Relay.open(sockets)
 	}
 	ended := make(chan error, len(loops))
-	var started, accepting, receiving sync.WaitGroup
+	var started, receiving sync.WaitGroup
 	started.Add(len(loops))
 	for _, l := range loops {
-		group := &receiving
-		if _, ok := l.(*acceptLoop); ok {
-			group = &accepting
-		}
-		group.Go(func() { ended <- l.run(started.Done) })
+		receiving.Go(func() { ended <- l.run(started.Done) })
 	}
 	started.Wait()
-	for _, conn := range s.config.Connections {
-		s.adopt(conn)
-	}
 	if ready != nil {
 		ready()
 	}
@@ -219,7 +212,7 @@ func (s *Server) Serve(ctx context.Context, sockets []*sys.Socket, ready func())
 	case first = <-ended:
 		running--
 	}
-	s.stop(loops, &accepting, &receiving)
+	s.stop(&receiving)
 	for range running {
 		if err := <-ended; first == nil {
 			first = err
@@ -228,53 +221,46 @@ func (s *Server) Serve(ctx context.Context, sockets []*sys.Socket, ready func())
 	return first
 }
 
-// stop ends everything, in the order in which work is handed on: listeners, connections, relay. Datagrams are answered
-// until the connections are gone, so nobody who calls by UDP waits for a client that doesn't read.
-func (s *Server) stop(loops []loop, accepting, receiving *sync.WaitGroup) {
+// stop ends everything, in the order in which work is handed on: streams, datagrams, relay. Datagrams are answered until the
+// connections are gone, so nobody who calls by UDP waits for a client that doesn't read.
+func (s *Server) stop(receiving *sync.WaitGroup) {
 	end := time.Now().Add(grace)
 	s.stopping.Store(true)
 	close(s.stopped)
-	halt := func(datagrams bool) {
-		for _, l := range loops {
-			if _, ok := l.(*packetLoop); ok != datagrams {
-				continue
-			}
-			// A socket whose deadline can't be set is closed or broken, and its loop has ended or will by its next read.
-			if err := l.stop(); err != nil {
-				s.config.Log.Debug("stop a socket", "err", err)
-			}
+	if s.streams != nil {
+		s.streams.stop(end)
+		<-s.streams.ended
+	}
+	for _, l := range s.loops {
+		// A socket whose deadline can't be set is closed or broken, and its loop has ended or will by its next read.
+		if err := l.stop(); err != nil {
+			s.config.Log.Debug("stop a socket", "err", err)
 		}
 	}
-	halt(false)
-	s.connections.stop(end)
-	accepting.Wait()
-	s.connections.wait()
-	halt(true)
 	receiving.Wait()
 	if s.config.Relay != nil {
 		s.config.Relay.close(end)
 	}
 }
 
-// newLoops returns a loop for each socket, and the one that serves all of TCP's, or nil.
+// newLoops returns a loop for each socket, and the one that serves all those of streams, or nil.
 func (s *Server) newLoops(sockets []*sys.Socket) ([]loop, *streamLoop, error) {
 	var loops []loop
-	var rest []*sys.Socket
+	var listening []*sys.Socket
 	for _, socket := range sockets {
-		if socket.Listener == nil || socket.Path != "" {
-			l, err := s.loopFor(socket)
-			if err != nil {
-				return nil, nil, err
-			}
-			loops = append(loops, l)
-			continue
+		switch {
+		case socket.Packet != nil:
+			loops = append(loops, newPacketLoop(s, socket))
+		case socket.Listener != nil:
+			listening = append(listening, socket)
+		default:
+			return nil, nil, fmt.Errorf("serve %s %v: the socket is not open", socket.Netid, socket.Addr)
 		}
-		rest = append(rest, socket)
 	}
-	if rest == nil {
+	if listening == nil && s.config.Connections == nil {
 		return loops, nil, nil
 	}
-	streams, err := newStreamLoop(s, rest)
+	streams, err := newStreamLoop(s, listening)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -282,16 +268,6 @@ func (s *Server) newLoops(sockets []*sys.Socket) ([]loop, *streamLoop, error) {
 		loops = append(loops, l)
 	}
 	return loops, streams, nil
-}
-
-func (s *Server) loopFor(socket *sys.Socket) (loop, error) {
-	switch {
-	case socket.Packet != nil:
-		return newPacketLoop(s, socket), nil
-	case socket.Listener != nil:
-		return newAcceptLoop(s, socket)
-	}
-	return nil, fmt.Errorf("serve %s %v: the socket is not open", socket.Netid, socket.Addr)
 }
 
 // pause waits for d, or less if Serve is to end or wake brings something. A nil wake brings nothing.

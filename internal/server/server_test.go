@@ -46,6 +46,8 @@ func (f *fake) AppendReplyAround(dst, call []byte, from portmap.Caller) ([]byte,
 	return f.AppendReply(dst, call, from), 0, nil
 }
 
+func (f *fake) MayWait([]byte) bool { return f.observe != nil }
+
 func (f *fake) AppendRemoteReply(dst []byte, c *portmap.RemoteCall, reply []byte) []byte {
 	if f.remote != nil {
 		f.remote(c, reply)
@@ -67,6 +69,8 @@ func (f portmapperFunc) AppendReply(dst, call []byte, from portmap.Caller) []byt
 func (f portmapperFunc) AppendReplyAround(dst, call []byte, from portmap.Caller) ([]byte, int, []byte) {
 	return f(dst, call, from), 0, nil
 }
+
+func (f portmapperFunc) MayWait([]byte) bool { return false }
 
 func (f portmapperFunc) AppendRemoteReply(dst []byte, _ *portmap.RemoteCall, _ []byte) []byte {
 	return dst

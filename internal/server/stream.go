@@ -10,21 +10,11 @@ const (
 	readSize = 16 << 10
 	// flushSize is how many octets of replies are gathered before they have to be sent. A single reply may be larger.
 	flushSize = 64 << 10
-	// outKept is the largest output buffer in octets that goes back to the pool.
+	// outKept is the largest output buffer in octets that is kept for the next turn.
 	outKept = 256 << 10
 	// heldKept is how many octets of unfinished records a stream may have held before it gives that memory back.
 	heldKept = 1 << 10
 )
-
-// buffers is what a connection works with while it has input: taken from the Server's pool when octets have arrived, and
-// given back before the next wait, so that an idle connection holds none.
-type buffers struct {
-	in    [readSize]byte
-	out   replies
-	parts [][]byte // of out
-}
-
-func newBuffers() *buffers { return &buffers{out: replies{own: make([]byte, 0, 4<<10)}} }
 
 // A stream is the protocol of one connection: records in, replies out. It does no input or output itself and knows no
 // time; whoever feeds it decides how to wait.
@@ -47,10 +37,10 @@ const (
 // feed hands over octets of the connection. They have to stay as they are until answer says wantInput or wantClose.
 func (s *stream) feed(b []byte) { s.records.Feed(b) }
 
-// answer adds to out, as records of one fragment, the replies to the records that are there, in their order, until none is
-// left or out is longer than flushSize. It also returns how many records it took.
-func (s *stream) answer(out *replies) (taken int, next verdict) {
-	for out.size <= flushSize {
+// answer adds to the shift's replies, as records of one fragment, those to the records that are there, in their order, until
+// none is left or they are longer than flushSize. It also returns how many records it took.
+func (s *stream) answer(now *shift) (taken int, next verdict) {
+	for now.out.size <= flushSize {
 		call, ok, err := s.records.Next()
 		if err != nil {
 			return taken, wantClose
@@ -59,12 +49,19 @@ func (s *stream) answer(out *replies) (taken int, next verdict) {
 			return taken, wantInput
 		}
 		taken++
-		start := len(out.own)
-		own, at, list := s.portmapper.AppendReplyAround(oncrpc.BeginRecord(out.own), call, s.from)
+		start := len(now.out.own)
+		slow := s.portmapper.MayWait(call)
+		if slow {
+			now.wait()
+		}
+		own, at, list := s.portmapper.AppendReplyAround(oncrpc.BeginRecord(now.out.own), call, s.from)
+		if slow {
+			now.done()
+		}
 		if len(own) == start+oncrpc.RecordMarkSize {
 			return taken, wantClose
 		}
-		out.add(own, start, at, list)
+		now.out.add(own, start, at, list)
 	}
 	return taken, wantFlush
 }

@@ -16,9 +16,9 @@ func feedAll(s *stream, pieces ...[]byte) (out []byte, last verdict) {
 		p = slices.Clone(p)
 		s.feed(p)
 		for {
-			var part replies
-			_, last = s.answer(&part)
-			out = append(out, slices.Concat(part.parts(nil)...)...)
+			var now shift
+			_, last = s.answer(&now)
+			out = append(out, slices.Concat(now.out.parts(nil)...)...)
 			if last != wantFlush {
 				break
 			}
@@ -83,8 +83,9 @@ func TestStreamAsksToFlush(t *testing.T) {
 	s.feed(record(slices.Repeat([]string{"call"}, 100)...))
 	total, flushes := 0, 0
 	for {
-		var out replies
-		taken, next := s.answer(&out)
+		var now shift
+		taken, next := s.answer(&now)
+		out := &now.out
 		total += taken
 		if out.size > flushSize+len(reply)+oncrpc.RecordMarkSize || out.size != len(out.own) {
 			t.Fatalf("%d octets are held", out.size)

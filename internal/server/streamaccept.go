@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -11,6 +12,10 @@ import (
 	"github.com/gportmap/gportmap/internal/sys"
 	"github.com/gportmap/gportmap/pkg/oncrpc"
 )
+
+// shortagePause is how long listeners rest when the host is short of descriptors or memory and there is no connection to close,
+// unless one closes by itself.
+const shortagePause = time.Second
 
 // run is that of a [loop]: the one goroutine of all listeners serves them.
 func (a *streamListener) run(started func()) error {
@@ -25,10 +30,8 @@ func (a *streamListener) run(started func()) error {
 	return a.loop.failed
 }
 
-func (a *streamListener) stop() error {
-	a.loop.stop(time.Now().Add(grace))
-	return nil
-}
+// stop has nothing to do: see streamLoop.stop.
+func (a *streamListener) stop() error { return nil }
 
 func (a *streamListener) pulse() (*sys.Socket, *atomic.Uint64) { return a.socket, &a.beats }
 
@@ -40,10 +43,16 @@ func (l *streamLoop) accept(a *streamListener) error {
 		most = acceptsAtEnd
 	}
 	for range most {
-		fd, remote, local, err := sys.AcceptTCP(a.fd)
+		fd, remote, own, err := a.accept()
 		switch {
 		case err == nil:
-			l.add(fd, l.identify(fd, a.v6, remote, local))
+			var from portmap.Caller
+			if a.local {
+				from = l.localCaller(fd)
+			} else {
+				from = l.remoteCaller(fd, a.v6, remote, own)
+			}
+			l.enter(fd, from)
 		case errors.Is(err, syscall.EAGAIN):
 			return nil
 		case ofConnection(err):
@@ -58,13 +67,43 @@ func (l *streamLoop) accept(a *streamListener) error {
 	return nil
 }
 
-// add begins to serve a connection. Where a bound in all is reached, the idlest is closed for it, one from another host if
-// there is any; a caller from another host gets no place of one on this host.
-func (l *streamLoop) add(fd int, from portmap.Caller) {
+func (a *streamListener) accept() (fd int, remote, own netip.AddrPort, err error) {
+	if a.local {
+		fd, err = sys.AcceptLocal(a.fd)
+		return fd, remote, own, err
+	}
+	return sys.AcceptTCP(a.fd)
+}
+
+// ofConnection tells whether an error of accept(2) is about a connection that came to nothing, and not about the
+// listener: Linux reports such errors there, and the next call may succeed.
+func ofConnection(err error) bool {
+	for _, e := range [...]syscall.Errno{
+		syscall.ECONNABORTED, syscall.ECONNRESET, syscall.EPERM, syscall.EPROTO, syscall.ENOPROTOOPT,
+		syscall.ENETDOWN, syscall.ENETUNREACH, syscall.EHOSTDOWN, syscall.EHOSTUNREACH, syscall.ENONET,
+		syscall.EOPNOTSUPP, syscall.ETIMEDOUT, syscall.EINTR, syscall.EAGAIN,
+	} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// ofHost tells whether an error of accept(2) is a shortage of the process or the host. The connection stays in the
+// listener's queue.
+func ofHost(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) ||
+		errors.Is(err, syscall.ENOBUFS) || errors.Is(err, syscall.ENOMEM)
+}
+
+// enter begins to serve a new connection, if there is a place for it. Where a bound in all is reached, the idlest TCP connection
+// is closed for it, one from another host if there is any; a caller from another host gets no place of one on this host.
+func (l *streamLoop) enter(fd int, from portmap.Caller) {
 	s, limits := l.server, l.server.limits.Load()
 	b := bounds{limits.MaxConnections, limits.MaxConnectionsEach, limits.Descriptors}
 	for {
-		entered, room := s.connections.enter(from.Loopback, peerOf(&from), b)
+		entered, room := s.connections.enter(&from, b)
 		if entered {
 			break
 		}
@@ -74,9 +113,20 @@ func (l *streamLoop) add(fd int, from portmap.Caller) {
 			return
 		}
 	}
+	c := l.add(fd, from)
+	if c == nil {
+		return
+	}
+	if s.config.Keeper != nil && c.local() && !from.Self && l.end.Load() == 0 {
+		l.consider(c)
+	}
+}
+
+// add begins to serve a connection that is counted. It returns nil if it can't be watched.
+func (l *streamLoop) add(fd int, from portmap.Caller) *streamConnection {
 	c := &streamConnection{fd: fd, active: l.now, stream: stream{
-		portmapper: s.config.Portmapper,
-		records:    oncrpc.RecordReader{Limit: limits.MaxRecord},
+		portmapper: l.server.config.Portmapper,
+		records:    oncrpc.RecordReader{Limit: l.server.limits.Load().MaxRecord},
 		from:       from,
 	}}
 	if n := len(l.free); n > 0 {
@@ -89,54 +139,61 @@ func (l *streamLoop) add(fd int, from portmap.Caller) {
 	l.open++
 	if l.poller.Watch(fd, uint64(c.slot), true, false) != nil {
 		l.close(c)
-		return
+		return nil
 	}
-	l.idle.add(c, l.now)
+	if !c.local() {
+		l.put(c, idle)
+	}
+	return c
 }
 
 // close ends a connection. What others hold of it they have to look up in the table again.
 func (l *streamLoop) close(c *streamConnection) {
-	_ = syscall.Close(c.fd) // every reply was handed over, or can't be
 	c.leave()
+	if !c.isKept() {
+		l.drop(c)
+		return
+	}
+	_ = syscall.Shutdown(c.fd, syscall.SHUT_WR) // the client is to see the end before the Keeper closes its descriptor
+	l.forget(c, func() { l.drop(c) })
+}
+
+// drop ends a connection that the Keeper doesn't have, or that is left to the next process.
+func (l *streamLoop) drop(c *streamConnection) {
+	c.leave()
+	_ = syscall.Close(c.fd) // every reply was handed over, or can't be
 	l.giveBack(c)
 	l.table[c.slot] = nil
 	l.free = append(l.free, c.slot)
 	l.open--
-	l.server.connections.exit(peerOf(&c.stream.from))
+	l.rested = min(l.rested, l.now) // a descriptor has come free
+	l.server.connections.exit(&c.stream.from)
 }
 
-// closeOne closes the connection that brought nothing for the longest time of those that came into their state first, and
-// tells whether there was one. It is one from another host if there is any, and one of this host only if own is true.
-func (l *streamLoop) closeOne(own bool) bool {
-	var idlest *streamConnection
-	for _, list := range l.lists() {
-		c := list.first
-		for c != nil && c.stream.from.Loopback {
-			c = c.next
+// closeOne closes the TCP connection that brought nothing for the longest time of those that came into their state first, and
+// tells whether there was one. It is one from another host if there is any, and one of this host only if ours is true.
+func (l *streamLoop) closeOne(ours bool) bool {
+	for peers := foreign; peers == foreign || peers == own && ours; peers++ {
+		var idlest *streamConnection
+		for i := range l.lists[peers] {
+			if c := l.lists[peers][i].first; c != nil && (idlest == nil || c.active < idlest.active) {
+				idlest = c
+			}
 		}
-		if c != nil && (idlest == nil || c.active < idlest.active) {
-			idlest = c
-		}
-	}
-	for _, list := range l.lists() {
-		if c := list.first; own && c != nil && (idlest == nil || idlest.stream.from.Loopback && c.active < idlest.active) {
-			idlest = c
+		if idlest != nil {
+			l.close(idlest)
+			return true
 		}
 	}
-	if idlest == nil {
-		return false
-	}
-	l.close(idlest)
-	return true
+	return false
 }
 
 // shortage gets a descriptor back, or else lets the listeners rest.
 func (l *streamLoop) shortage(a *streamListener, err error) (closed bool) {
-	closed = l.closeOne(true) || l.server.connections.closeIdlest()
+	closed = l.closeOne(true)
 	l.server.isShort(a.name, err)
 	if !closed && !l.resting {
 		l.resting, l.rested = true, l.now+shortagePause
-		l.retry.Store(false)
 		if err := l.watchListeners(false); err != nil {
 			l.server.config.Log.Debug("rest listeners", "err", err)
 		}
@@ -144,47 +201,19 @@ func (l *streamLoop) shortage(a *streamListener, err error) (closed bool) {
 	return closed
 }
 
-// A wish is another goroutine's for a connection to be closed.
-type wish struct {
-	own     bool // see closeOne
-	granted chan bool
-}
-
-// closeIdlest is closeOne for other goroutines. The connection's descriptor is free when it returns.
-func (l *streamLoop) closeIdlest(own bool) bool {
-	if l == nil {
-		return false
-	}
-	w := wish{own, make(chan bool, 1)}
-	select {
-	case l.wishes <- w:
-		l.poller.Wake()
-	case <-l.ended:
-		return false
-	}
-	select {
-	case closed := <-w.granted:
-		return closed
-	case <-l.ended:
-		return false
+// isShort logs that a listener can't take connections for want of descriptors or memory.
+func (s *Server) isShort(listener string, err error) {
+	if s.short.begins() {
+		tcp, local, _ := s.Connections()
+		s.config.Log.Warn("short of file descriptors or memory: idle TCP connections are closed for new ones",
+			"listener", listener, "err", err, "connections", tcp+local)
 	}
 }
 
-// grant does what closeIdlest asks for.
-func (l *streamLoop) grant() {
-	for {
-		select {
-		case w := <-l.wishes:
-			w.granted <- l.closeOne(w.own)
-		default:
-			return
-		}
-	}
-}
-
-// freed is called when a descriptor came free elsewhere.
-func (l *streamLoop) freed() {
-	if l != nil && !l.retry.Swap(true) {
-		l.poller.Wake()
+// refuse logs that a connection has to be closed at once.
+func (s *Server) refuse(from *portmap.Caller) {
+	if s.refused.begins() {
+		s.config.Log.Warn("a connection was refused: its address or user has too many, or there is no place; "+
+			"further ones within a minute are not reported", "from", from.Remote, "uid", from.UID)
 	}
 }

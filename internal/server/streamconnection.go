@@ -2,6 +2,7 @@ package server
 
 import (
 	"net/netip"
+	"os"
 	"syscall"
 	"time"
 
@@ -10,13 +11,18 @@ import (
 	"github.com/gportmap/gportmap/pkg/oncrpc"
 )
 
-// A streamConnection is a TCP connection of a streamLoop. Idle, it is all that is held for a client, under 500 octets.
+// lingerTime is how long a connection that is closed for what it sent may go on sending. Closing a socket with
+// unread octets resets it, and a reset can overtake, at the client, replies that it hasn't read yet.
+const lingerTime = time.Second
+
+// A streamConnection is a TCP or local connection of a streamLoop. Idle, it is all that is held for a client, under 500
+// octets.
 type streamConnection struct {
 	fd     int
 	slot   uint32 // in the loop's table
 	stream stream
 
-	list         *streamList // nil while it is being served
+	list         *streamList // nil while it is being served, or has all the time in the world
 	before, next *streamConnection
 	since        time.Duration // see streamList.add
 	active       time.Duration // when octets came last
@@ -25,18 +31,67 @@ type streamConnection struct {
 
 	in      *[readSize]byte // holds records that aren't answered yet; nil if there are none
 	unsent  *replies        // that the client didn't take yet; nil if there are none
+	keeping *keeping        // what it has to do with the Keeper; nil if nothing
 	closing bool            // once they are sent
 	linger  bool            // for what it sends no more calls are read
+	away    bool            // something is done for it that may take long, see shift
+	ignored bool            // and it isn't watched meanwhile
 }
 
-// identify learns who is at the other end. That doesn't change while the connection lasts.
-func (l *streamLoop) identify(fd int, v6 bool, remote, local netip.AddrPort) portmap.Caller {
-	from := portmap.Caller{Transport: portmap.TCP6, Remote: remote, Local: local}
+func (c *streamConnection) local() bool { return c.stream.from.Transport == portmap.Local }
+
+// put puts c into one of the lists for its kind.
+func (l *streamLoop) put(c *streamConnection, list int) {
+	peers := foreign
+	switch {
+	case c.local():
+		peers = local
+	case c.stream.from.Loopback:
+		peers = own
+	}
+	l.lists[peers][list].add(c, l.now)
+}
+
+// isIn tells whether c is in one of those lists.
+func (l *streamLoop) isIn(c *streamConnection, list int) bool {
+	for peers := range l.lists {
+		if c.list == &l.lists[peers][list] {
+			return true
+		}
+	}
+	return false
+}
+
+// remoteCaller learns who is at the other end of a TCP connection. That doesn't change while the connection lasts.
+func (l *streamLoop) remoteCaller(fd int, v6 bool, remote, own netip.AddrPort) portmap.Caller {
+	from := portmap.Caller{Transport: portmap.TCP6, Remote: remote, Local: own}
 	if remote.Addr().Is4() { // on a dual-stack socket as well
 		from.Transport = portmap.TCP
 	}
+	s := l.server
 	ifindex, err := sys.ArrivalOf(fd, v6)
-	l.server.arrived(&from, ifindex, err)
+	if err == nil && ifindex != 0 {
+		from.Ifindex, from.Loopback = ifindex, s.config.Loopback(ifindex)
+		return from
+	}
+	s.config.Log.Debug("the interface of a caller is not known", "err", err)
+	// Some kernels and sandboxes can't tell. A datagram would have to count as foreign then, but this caller finished a
+	// handshake: it knows the sequence number that we sent to its address, and what is sent to a loopback address goes
+	// by the loopback interface alone. To refuse it would keep servers of old C libraries from registering.
+	from.Loopback = from.Remote.Addr().IsLoopback() && from.Local.Addr().IsLoopback()
+	return from
+}
+
+// localCaller is remoteCaller for a local connection.
+func (l *streamLoop) localCaller(fd int) portmap.Caller {
+	from := portmap.Caller{Transport: portmap.Local, Loopback: true}
+	cred, err := sys.PeerCred(sys.ConnectionOf(fd))
+	if err != nil {
+		l.server.config.Log.Debug("a local caller's uid is not known", "err", err)
+		return from
+	}
+	from.UID, from.HasUID = cred.UID, true
+	from.Self = l.server.probed.local.Load() > 0 && int(cred.PID) == os.Getpid()
 	return from
 }
 
@@ -49,37 +104,67 @@ func (l *streamLoop) readable(c *streamConnection) {
 		l.discard(c)
 		return
 	}
-	n, err := sys.ReadNow(c.fd, l.in[:])
+	read := sys.ReadNow
+	if c.isKept() {
+		read = sys.PeekNow
+	}
+	n, err := read(c.fd, l.shift.in[:])
 	switch {
 	case err == syscall.EINTR:
 	case err == syscall.EAGAIN && !l.draining:
 	case n <= 0: // the client is done, or gone, and its calls are answered; or there is nothing left to drain
 		l.close(c)
+	case c.isKept():
+		c.active = l.now
+		l.peeked(c, n)
 	default:
 		c.active = l.now
-		c.fed = n
-		c.stream.feed(l.in[:n])
-		l.answer(c)
+		l.feed(c, n)
 	}
+}
+
+// feed answers the first n octets that were read.
+func (l *streamLoop) feed(c *streamConnection, n int) {
+	c.fed = n
+	c.stream.feed(l.shift.in[:n])
+	l.answer(c)
 }
 
 // answer answers records that the connection's stream was fed, as many as make one large write. Those that are left are
 // answered in the next turn, after everybody else's.
 func (l *streamLoop) answer(c *streamConnection) {
-	from := &c.stream.from
-	from.Self = l.server.probed.has(from.Remote)
-	taken, next := c.stream.answer(&l.out)
+	if from := &c.stream.from; !c.local() {
+		from.Self = l.server.probed.has(from.Remote)
+	}
+	s, read := l.shift, l.now
+	c.away = true
+	taken, next := c.stream.answer(s)
+	if s.over() {
+		l.quit(func() {
+			if next == wantFlush && c.in == nil {
+				c.in, s.in = s.in, nil
+			}
+			l.retire(s, c)
+			l.answered(c, s, read, taken, next)
+		})
+	}
+	c.away = false
+	l.answered(c, s, read, taken, next)
+}
+
+// answered goes on when the replies of a turn are there.
+func (l *streamLoop) answered(c *streamConnection, s *shift, read time.Duration, taken int, next verdict) {
 	if taken > 0 {
 		c.begun = 0
 	}
-	sent := l.send(c)
-	l.out.clear()
+	sent := l.send(c, &s.out)
+	s.out.clear()
 	if !sent {
 		l.close(c)
 		return
 	}
-	if tell := l.server.config.Answered; tell != nil && taken > 0 && !from.Self {
-		tell(from, taken, l.server.at(l.now), l.server.clock()-l.now)
+	if tell, from := l.server.config.Answered, &c.stream.from; tell != nil && taken > 0 && !from.Self {
+		tell(from, taken, l.server.at(read), l.server.clock()-read)
 	}
 	switch next {
 	case wantFlush:
@@ -90,13 +175,17 @@ func (l *streamLoop) answer(c *streamConnection) {
 		l.giveBack(c)
 		c.closing = true
 	}
+	if c.keeping != nil {
+		l.settleKept(c)
+		return
+	}
 	l.settle(c)
 }
 
 // detach lets c keep the buffer that its stream was fed from.
 func (l *streamLoop) detach(c *streamConnection) {
 	if c.in == nil {
-		c.in, l.in = l.in, l.server.inputs.Get().(*[readSize]byte)
+		c.in, l.shift.in = l.shift.in, l.server.inputs.Get().(*[readSize]byte)
 	}
 }
 
@@ -109,51 +198,75 @@ func (l *streamLoop) giveBack(c *streamConnection) {
 
 // settle puts c where it belongs after a turn.
 func (l *streamLoop) settle(c *streamConnection) {
+	fed := c.fed
+	c.fed = 0
 	switch {
 	case c.unsent != nil:
-		if c.list != &l.blocked {
-			l.blocked.add(c, l.now)
+		if !l.isIn(c, blocked) {
+			l.put(c, blocked)
 		}
 	case c.closing:
 		l.startLinger(c)
-	case c.in == nil && l.draining && l.handOver(c):
-		l.close(c)
-	case c.in != nil || l.draining:
+	case c.in != nil:
 		c.leave()
 		l.ready = append(l.ready, c)
-	case c.stream.pending(c.fed):
+	case l.draining && l.handOver(c):
+		l.drop(c)
+	case l.draining && l.awaitsRest(c):
+		c.leave()
+	case l.draining:
+		c.leave()
+		l.ready = append(l.ready, c)
+	case c.stream.pending(fed):
 		if c.begun == 0 {
 			c.begun = l.now
-			l.pending.add(c, l.now)
+			l.rest(c, pending)
 		}
 	default:
 		c.begun = 0
 		c.stream.idle()
-		l.idle.add(c, l.now)
+		l.rest(c, idle)
 	}
-	c.fed = 0
+}
+
+// rest lets c wait for input. A local connection has all the time in the world.
+func (l *streamLoop) rest(c *streamConnection, list int) {
+	if !c.local() {
+		l.put(c, list)
+		return
+	}
+	switch k := c.keeping; {
+	case k == nil || k.lasts || k.tried:
+		c.leave()
+	case !l.isIn(c, young):
+		l.put(c, young)
+	}
+	if list == idle {
+		l.keep(c)
+	}
 }
 
 // send sends the replies of a turn, and keeps for later what the client doesn't take at once. False says that it is gone.
-func (l *streamLoop) send(c *streamConnection) bool {
-	if l.out.size == 0 {
+func (l *streamLoop) send(c *streamConnection, out *replies) bool {
+	if out.size == 0 {
 		return true
 	}
-	if !l.sendNow(c.fd, &l.out) {
+	if !l.sendNow(c.fd, out) {
 		return false
 	}
-	if l.out.sent == l.out.size {
+	if out.sent == out.size {
 		return true
 	}
-	c.unsent = l.out.rest()
+	c.unsent = out.rest()
 	return l.poller.Change(c.fd, uint64(c.slot), false, true) == nil
 }
 
 // sendNow sends as much of r as the client takes. False says that it is gone.
 func (l *streamLoop) sendNow(fd int, r *replies) bool {
-	l.parts = r.parts(l.parts[:0])
-	n, err := l.gather.SendNow(fd, l.parts)
-	clear(l.parts)
+	s := l.shift
+	s.parts = r.parts(s.parts[:0])
+	n, err := s.gather.SendNow(fd, s.parts)
+	clear(s.parts)
 	switch {
 	case err == nil:
 		r.sent += n
@@ -192,12 +305,12 @@ func (l *streamLoop) startLinger(c *streamConnection) {
 	}
 	c.linger = true
 	c.stream.records = oncrpc.RecordReader{}
-	l.lingers.add(c, l.now)
+	l.put(c, lingers)
 }
 
 // discard throws away what a client sends that was told that nothing more will come.
 func (l *streamLoop) discard(c *streamConnection) {
-	n, err := sys.ReadNow(c.fd, l.in[:])
+	n, err := sys.ReadNow(c.fd, l.shift.in[:])
 	if err != syscall.EINTR && err != syscall.EAGAIN && n <= 0 {
 		l.close(c)
 	}

@@ -2,6 +2,27 @@ package server
 
 import "time"
 
+// The lists of a streamLoop, for what a connection waits for.
+const (
+	idle    = iota // calls
+	pending        // the rest of a record
+	blocked        // the client to read
+	lingers        // the client to hear that nothing more will come
+	young          // to have lasted, see keep.go
+	kindsOfList
+)
+
+// The kinds of peers that have lists of their own. When descriptors are short, those of other hosts are closed first, and local
+// ones not at all: the kernel keeps one open for good, and doesn't notice for long that it was closed.
+const (
+	foreign = iota // another host
+	own            // this host, over TCP
+	local          // this host, by a local socket
+	kindsOfPeer
+)
+
+type streamLists [kindsOfPeer][kindsOfList]streamList
+
 // A streamList is a queue of connections in the order in which they came into their state, which each may be in for the same
 // time: so the first is the first to be closed for it. A connection is in one at most.
 type streamList struct {

@@ -3,6 +3,7 @@ package server
 import (
 	"fmt"
 	"net"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -20,38 +21,33 @@ const (
 	acceptsAtEnd = 4096
 )
 
-// A streamLoop serves every TCP socket and all their connections in one goroutine, by epoll(7). A goroutine for each
-// connection, as local ones have, is 4 KiB and a wake-up for each call.
+// A streamLoop serves every TCP and local socket and all their connections in one goroutine at a time, by epoll(7). A goroutine
+// for each connection is 4 KiB and a wake-up for each call.
 type streamLoop struct {
 	server    *Server
 	poller    *sys.Poller
 	listeners []*streamListener
 
-	// Only the loop's goroutine uses what follows.
+	// Only the goroutine whose shift it is uses what follows.
+	shift    *shift
 	table    []*streamConnection // by slot; nil where it is free
 	free     []uint32
-	idle     streamList // waits for calls
-	pending  streamList // for the rest of a record
-	blocked  streamList // for the client to read
-	lingers  streamList
+	lists    streamLists
 	ready    []*streamConnection // have records to be answered
-	in       *[readSize]byte
-	out      replies // of a turn
-	parts    [][]byte
-	gather   sys.Gather
-	now      time.Duration // of the Server's clock, when the last wait ended
+	now      time.Duration       // of the Server's clock, when the last wait ended
 	draining bool
 	resting  bool          // listeners aren't watched, for want of descriptors
 	rested   time.Duration // until then
+	open     int           // connections
+	late     int           // shifts that are over and whose goroutines still do something
 
-	open int // connections
+	mu      sync.Mutex
+	through []func() // what these have left to be done
 
-	wishes chan wish
-	retry  atomic.Bool // a descriptor may have come free
 	broken atomic.Pointer[streamListener]
 	end    atomic.Int64
-	ended  chan struct{} // closed when run has returned
-	failed error         // why, once it has
+	ended  chan struct{} // closed when the last shift is over
+	failed error         // why, once it is
 }
 
 // A streamListener is one of its sockets.
@@ -60,6 +56,7 @@ type streamListener struct {
 	socket *sys.Socket
 	name   string
 	fd     int
+	local  bool
 	v6     bool
 	beats  atomic.Uint64
 	closed <-chan struct{} // by its owner, while it is served
@@ -68,23 +65,18 @@ type streamListener struct {
 // listenerToken is the token of the first listener; those of connections are their slots.
 const listenerToken = 1 << 32
 
-// newStreamLoop returns a loop for listening TCP sockets.
+// newStreamLoop returns a loop for listening TCP and local sockets.
 func newStreamLoop(s *Server, sockets []*sys.Socket) (*streamLoop, error) {
-	l := &streamLoop{
-		server: s,
-		in:     new([readSize]byte),
-		out:    replies{own: make([]byte, 0, 4<<10)},
-		wishes: make(chan wish, 1),
-		ended:  make(chan struct{}),
-	}
+	l := &streamLoop{server: s, ended: make(chan struct{})}
+	l.shift = l.newShift()
 	l.limit()
 	for _, socket := range sockets {
-		fd, err := sys.ServedTCP(socket)
+		fd, err := sys.Served(socket)
 		if err != nil {
 			l.release()
 			return nil, fmt.Errorf("serve %s: %w", nameOf(socket), err)
 		}
-		a := &streamListener{loop: l, socket: socket, name: nameOf(socket), fd: fd, v6: socket.Addr.Addr().Is6()}
+		a := &streamListener{loop: l, socket: socket, name: nameOf(socket), fd: fd, local: socket.Path != "", v6: socket.Addr.Addr().Is6()}
 		if c, ok := socket.Listener.(interface{ Closed() <-chan struct{} }); ok {
 			a.closed = c.Closed()
 		}
@@ -125,20 +117,37 @@ func (l *streamLoop) watchListeners(first bool) error {
 	return nil
 }
 
-// run is the part of the loop that its goroutine does. It ends when everything was answered after stop, or with an error.
+// run is a shift: it ends when everything was answered after stop, or with an error, or when another one has begun.
 func (l *streamLoop) run() {
-	defer close(l.ended)
-	defer l.release()
-	for {
-		if l.failed = l.once(); l.failed != nil || l.draining && l.open == 0 {
-			break
+	for l.failed == nil && !(l.draining && l.open == 0) {
+		l.failed = l.once()
+	}
+	for _, c := range l.table {
+		if c != nil && !c.away {
+			l.abandon(c)
 		}
+	}
+	for l.late > 0 { // no goroutine outlives Serve
+		time.Sleep(time.Millisecond)
+		l.takeBack()
 	}
 	for _, c := range l.table {
 		if c != nil {
-			l.close(c)
+			l.abandon(c)
 		}
 	}
+	l.release()
+	close(l.ended)
+}
+
+// abandon closes a connection at the end.
+func (l *streamLoop) abandon(c *streamConnection) {
+	if c.isKept() {
+		_ = syscall.Shutdown(c.fd, syscall.SHUT_WR)
+		l.server.config.Keeper.Forget(c.keeping.conn)
+		c.keeping.kept = false
+	}
+	l.drop(c)
 }
 
 // once waits and serves everything that has come.
@@ -148,6 +157,7 @@ func (l *streamLoop) once() error {
 		return err
 	}
 	l.now = l.server.clock()
+	l.takeBack()
 	for i := range n {
 		e := l.poller.Event(i)
 		if e.Token >= listenerToken {
@@ -157,39 +167,48 @@ func (l *streamLoop) once() error {
 			continue
 		}
 		c := l.table[e.Token]
+		if c != nil && c.away {
+			c.ignored = c.ignored || l.poller.Ignore(c.fd) == nil
+			continue
+		}
 		if c != nil && e.Readable {
 			l.readable(c)
 		}
-		if c = l.table[e.Token]; c != nil && e.Writable {
+		if c = l.table[e.Token]; c != nil && !c.away && e.Writable {
 			l.writable(c)
 		}
 	}
 	l.turns()
 	l.limit()
 	l.expire()
-	l.grant()
 	return l.controls()
 }
 
 // limit takes the time limits as they are now.
 func (l *streamLoop) limit() {
 	limits := l.server.limits.Load()
-	l.idle.limit, l.pending.limit = limits.IdleTimeout, limits.RecordTimeout
-	l.blocked.limit, l.lingers.limit = limits.WriteTimeout, lingerTime
+	for i := range l.lists {
+		p := &l.lists[i]
+		p[idle].limit, p[pending].limit = limits.IdleTimeout, limits.RecordTimeout
+		p[blocked].limit, p[lingers].limit, p[young].limit = limits.WriteTimeout, lingerTime, lasting
+	}
 }
 
 // turns gives a turn to each connection that has records left.
 func (l *streamLoop) turns() {
-	ready := l.ready
-	l.ready = nil
-	for _, c := range ready {
+	for range len(l.ready) {
+		c := l.ready[0]
+		l.ready = l.ready[1:] // the rest is for the next shift if this one is late
 		switch {
-		case l.table[c.slot] != c || c.unsent != nil: // closed meanwhile, or not reading
+		case l.table[c.slot] != c || c.away || c.unsent != nil: // closed meanwhile, or not reading
 		case c.in != nil:
 			l.answer(c)
 		default:
 			l.readable(c) // drain what it has sent
 		}
+	}
+	if len(l.ready) == 0 {
+		l.ready = nil
 	}
 }
 
@@ -204,16 +223,18 @@ func (l *streamLoop) timeout() time.Duration {
 			next = t
 		}
 	}
-	for _, list := range l.lists() {
-		if due, ok := list.due(); ok {
-			sooner(due)
+	for i := range l.lists {
+		for j := range l.lists[i] {
+			if due, ok := l.lists[i][j].due(); ok {
+				sooner(due)
+			}
 		}
 	}
 	if l.resting {
 		sooner(l.rested)
 	}
-	if l.draining {
-		sooner(time.Duration(l.end.Load()))
+	if end := time.Duration(l.end.Load()); l.draining && l.now < end {
+		sooner(end)
 	}
 	if next < 0 {
 		return -1
@@ -221,19 +242,18 @@ func (l *streamLoop) timeout() time.Duration {
 	return max(next-l.server.clock(), 0)
 }
 
-func (l *streamLoop) lists() [4]*streamList {
-	return [...]*streamList{&l.idle, &l.pending, &l.blocked, &l.lingers}
-}
-
 // expire closes the connections whose time is over.
 func (l *streamLoop) expire() {
-	for _, list := range l.lists() {
-		for {
-			due, ok := list.due()
-			if !ok || due > l.now {
-				break
+	for i := range l.lists {
+		for j := range l.lists[i] {
+			list := &l.lists[i][j]
+			for due, ok := list.due(); ok && due <= l.now; due, ok = list.due() {
+				if j == young {
+					l.lasted(list.first)
+				} else {
+					l.close(list.first)
+				}
 			}
-			l.close(list.first)
 		}
 	}
 }
@@ -243,7 +263,7 @@ func (l *streamLoop) controls() error {
 	if a := l.broken.Load(); a != nil {
 		return fmt.Errorf("serve %s: %w", a.name, net.ErrClosed)
 	}
-	if l.resting && (l.now >= l.rested || l.retry.Swap(false)) {
+	if l.resting && !l.draining && l.now >= l.rested {
 		l.resting = false
 		if err := l.watchListeners(false); err != nil {
 			return err
@@ -258,8 +278,8 @@ func (l *streamLoop) controls() error {
 	}
 	if l.now >= end {
 		for _, c := range l.table {
-			if c != nil {
-				l.close(c)
+			if c != nil && !c.away {
+				l.abandon(c)
 			}
 		}
 	}
@@ -284,9 +304,13 @@ func (l *streamLoop) drain() error {
 	l.draining = true
 	for _, c := range l.table {
 		switch {
-		case c == nil || c.unsent != nil || c.in != nil:
-		case c.linger || l.handOver(c):
-			l.close(c)
+		case c == nil || c.away || c.unsent != nil || c.in != nil:
+		case c.linger:
+			l.abandon(c)
+		case l.handOver(c):
+			l.drop(c)
+		case l.awaitsRest(c):
+			c.leave()
 		default:
 			c.leave()
 			l.ready = append(l.ready, c)

@@ -20,10 +20,9 @@ type streamRig struct {
 	socket *sys.Socket
 }
 
-func newStreamRig(t testing.TB, c Config) *streamRig {
+func newStreamRig(t testing.TB, c Config, socket *sys.Socket) *streamRig {
 	t.Helper()
 	s := New(c)
-	socket := listenTCP(t)
 	l, err := newStreamLoop(s, []*sys.Socket{socket})
 	if err != nil {
 		t.Fatal(err)
@@ -31,7 +30,7 @@ func newStreamRig(t testing.TB, c Config) *streamRig {
 	t.Cleanup(func() {
 		for _, c := range l.table {
 			if c != nil {
-				l.close(c)
+				l.abandon(c)
 			}
 		}
 		l.release()
@@ -63,13 +62,13 @@ func TestIdleConnectionIsSmall(t *testing.T) {
 	if size := unsafe.Sizeof(streamConnection{}); size > 512 {
 		t.Errorf("a connection has %d octets", size)
 	}
-	r := newStreamRig(t, Config{Portmapper: &fake{}})
+	r := newStreamRig(t, Config{Portmapper: &fake{}}, listenTCP(t))
 	c := r.dial()
 	c.send(record("a"))
 	r.step()
 	c.expect("re:a")
 	for _, held := range r.table {
-		if held.in != nil || held.unsent != nil || held.list != &r.idle {
+		if held.in != nil || held.unsent != nil || held.list != &r.lists[foreign][idle] {
 			t.Errorf("an idle connection holds buffers, or isn't in the list of idle ones: %+v", held)
 		}
 	}
@@ -79,7 +78,7 @@ func TestStreamLoopAllocatesNothing(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector allocates: .ci/unit runs this without it as well")
 	}
-	r := newStreamRig(t, Config{Portmapper: &fake{}})
+	r := newStreamRig(t, Config{Portmapper: &fake{}}, listenTCP(t))
 	c := r.dial()
 	call, buf := record(strings.Repeat("x", 56)), make([]byte, 1000)
 	got := testing.AllocsPerRun(200, func() {
@@ -106,7 +105,7 @@ func TestTurnsAreShort(t *testing.T) {
 		}
 		return append(dst, call...)
 	})
-	r := newStreamRig(t, Config{Portmapper: big})
+	r := newStreamRig(t, Config{Portmapper: big}, listenTCP(t))
 	greedy, other := r.dial(), r.dial()
 	greedy.send(record(strings.Split(strings.Repeat("big,", 200)+"big", ",")...))
 	r.step()
@@ -130,7 +129,7 @@ func TestLateReader(t *testing.T) {
 	number := portmapperFunc(func(dst, call []byte, _ portmap.Caller) []byte {
 		return append(append(dst, call...), reply...)
 	})
-	r := newStreamRig(t, Config{Portmapper: number})
+	r := newStreamRig(t, Config{Portmapper: number}, listenTCP(t))
 	c := r.dial()
 	var all, want []string
 	for i := range calls {
@@ -138,10 +137,10 @@ func TestLateReader(t *testing.T) {
 		want = append(want, fmt.Sprintf("%04d", i)+reply)
 	}
 	c.send(record(all...))
-	for r.blocked.first == nil {
+	for r.lists[foreign][blocked].first == nil {
 		r.step()
 	}
-	held := r.blocked.first
+	held := r.lists[foreign][blocked].first
 	if n := held.unsent.size; n > flushSize+2*len(reply) {
 		t.Errorf("%d octets of replies are held", n)
 	}
@@ -151,7 +150,7 @@ func TestLateReader(t *testing.T) {
 		defer close(done)
 		c.expect(want...)
 	}()
-	for len(r.ready) > 0 || r.idle.first == nil {
+	for len(r.ready) > 0 || r.lists[foreign][idle].first == nil {
 		r.step()
 	}
 	<-done
@@ -162,7 +161,7 @@ func TestLateReader(t *testing.T) {
 
 // The idlest of all is closed first, whatever it waits for.
 func TestCloseOne(t *testing.T) {
-	r := newStreamRig(t, Config{Portmapper: &fake{}})
+	r := newStreamRig(t, Config{Portmapper: &fake{}}, listenTCP(t))
 	if r.closeOne(true) {
 		t.Error("a connection of nobody was closed")
 	}
@@ -177,29 +176,6 @@ func TestCloseOne(t *testing.T) {
 			t.Fatalf("number %d isn't closed", i)
 		}
 		c.expectEnd()
-	}
-	if got := (*streamLoop)(nil).closeIdlest(true); got {
-		t.Error("a loop that isn't there closed something")
-	}
-}
-
-// Another goroutine's wish to close one is granted while the loop waits.
-func TestCloseIdlestOfARunningLoop(t *testing.T) {
-	tcp := listenTCP(t)
-	running := start(t, Config{Portmapper: &fake{}}, tcp)
-	c := dial(t, tcp)
-	c.send(record("a"))
-	c.expect("re:a")
-	if !running.streams.closeIdlest(true) {
-		t.Error("nothing was closed")
-	}
-	c.expectEnd()
-	if running.streams.closeIdlest(true) {
-		t.Error("something was closed")
-	}
-	running.stop(t)
-	if running.streams.closeIdlest(true) {
-		t.Error("a loop that has ended closed something")
 	}
 }
 
@@ -258,7 +234,7 @@ func TestStreamLists(t *testing.T) {
 
 // Replies to calls in one segment leave together.
 func TestStreamLoopAnswersByOneWrite(t *testing.T) {
-	r := newStreamRig(t, Config{Portmapper: &fake{}})
+	r := newStreamRig(t, Config{Portmapper: &fake{}}, listenTCP(t))
 	c := r.dial()
 	c.send(record("a", "b", "c"))
 	r.step()
@@ -269,7 +245,7 @@ func TestStreamLoopAnswersByOneWrite(t *testing.T) {
 }
 
 func BenchmarkStreamLoop(b *testing.B) {
-	r := newStreamRig(b, Config{Portmapper: &fake{}})
+	r := newStreamRig(b, Config{Portmapper: &fake{}}, listenTCP(b))
 	c := r.dial()
 	call, buf := record(strings.Repeat("x", 56)), make([]byte, 1000)
 	b.ReportAllocs()

@@ -3,7 +3,6 @@ package sys
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"slices"
 	"strings"
@@ -17,7 +16,7 @@ type Activated struct {
 	Sockets []*Socket
 	// Kept are sockets, and Connections connections, that an earlier process had given to a [Store]. They still are there.
 	Kept        []*Socket
-	Connections []net.Conn
+	Connections []*Connection
 	// Lost are the names of those that are of no use any more: their other end is gone.
 	Lost []string
 }
@@ -114,7 +113,7 @@ func (a activatedSocket) socket(fd int, name string) (*Socket, error) {
 		return nil, err
 	}
 	if a.family == unix.AF_UNIX {
-		return &Socket{Netid: "local", Path: a.path, Listener: l.(*net.UnixListener)}, nil
+		return &Socket{Netid: "local", Path: a.path, Listener: l}, nil
 	}
 	s := tcpSocket(l)
 	s.DualStack = a.dual

@@ -153,16 +153,15 @@ func checkServed(t *testing.T, s *Socket) {
 		if string(d.Payload) != "call" || d.Local != to.Addr() || d.Ifindex != 1 {
 			t.Errorf("%s: %+v, want Local %v", s.Netid, d, to.Addr())
 		}
-	case *TCPListener:
+	case *Listener:
 		if err := control(l, flags); err != nil {
 			t.Errorf("%s: %v", s.Netid, err)
 		}
-		connect(t, l, "tcp", to.String())
-	case *net.UnixListener:
-		if err := control(l, flags); err != nil {
-			t.Errorf("%s: %v", s.Netid, err)
+		if s.Path != "" {
+			connect(t, l, "unix", s.Path)
+		} else {
+			connect(t, l, "tcp", to.String())
 		}
-		connect(t, l, "unix", s.Path)
 	default:
 		t.Errorf("%s: a %T", s.Netid, l)
 	}

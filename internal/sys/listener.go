@@ -3,7 +3,6 @@ package sys
 import (
 	"errors"
 	"net"
-	"net/netip"
 	"os"
 	"sync"
 	"syscall"
@@ -12,19 +11,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A TCPListener is a listening TCP socket that isn't under the runtime's poller, which would wake a thread for each new
-// connection beside the one that takes it: see [Poller] and [AcceptTCP].
-type TCPListener struct {
+// A Listener is a listening TCP or local socket that isn't under the runtime's poller, which would wake a thread for each new
+// connection beside the one that takes it: see [Poller], [AcceptTCP] and [AcceptLocal].
+type Listener struct {
 	file *os.File
 	raw  syscall.RawConn
-	addr netip.AddrPort
+	addr net.Addr
 
 	once   sync.Once
 	closed chan struct{}
 }
 
-// newTCPListener takes over fd, a listening TCP socket, and closes it on error.
-func newTCPListener(fd int, name string) (*TCPListener, error) {
+// adopt takes over fd, a listening stream socket, and closes it on error.
+func adopt(fd int, name string) (*Listener, error) {
 	sa, err := unix.Getsockname(fd)
 	if err == nil {
 		err = unix.SetNonblock(fd, false) // for os.NewFile; who accepts from it doesn't wait there
@@ -33,7 +32,10 @@ func newTCPListener(fd int, name string) (*TCPListener, error) {
 		unix.Close(fd)
 		return nil, os.NewSyscallError("getsockname", err)
 	}
-	l := &TCPListener{file: os.NewFile(uintptr(fd), name), addr: addrPort(sa), closed: make(chan struct{})}
+	l := &Listener{file: os.NewFile(uintptr(fd), name), addr: net.TCPAddrFromAddrPort(addrPort(sa)), closed: make(chan struct{})}
+	if u, ok := sa.(*unix.SockaddrUnix); ok {
+		l.addr = &net.UnixAddr{Name: u.Name, Net: "unix"}
+	}
 	if l.raw, err = l.file.SyscallConn(); err == nil {
 		err = l.control(func(fd int) error { return unix.SetNonblock(fd, true) })
 	}
@@ -44,16 +46,16 @@ func newTCPListener(fd int, name string) (*TCPListener, error) {
 	return l, nil
 }
 
-func (l *TCPListener) control(f func(fd int) error) error { return control(l, f) }
+func (l *Listener) control(f func(fd int) error) error { return control(l, f) }
 
 // SyscallConn returns the socket for system calls.
-func (l *TCPListener) SyscallConn() (syscall.RawConn, error) { return l.raw, nil }
+func (l *Listener) SyscallConn() (syscall.RawConn, error) { return l.raw, nil }
 
 // Addr returns what the socket is bound to.
-func (l *TCPListener) Addr() net.Addr { return net.TCPAddrFromAddrPort(l.addr) }
+func (l *Listener) Addr() net.Addr { return l.addr }
 
 // Close closes the socket.
-func (l *TCPListener) Close() error {
+func (l *Listener) Close() error {
 	err := net.ErrClosed
 	l.once.Do(func() {
 		close(l.closed)
@@ -63,24 +65,24 @@ func (l *TCPListener) Close() error {
 }
 
 // Closed is closed with the listener.
-func (l *TCPListener) Closed() <-chan struct{} { return l.closed }
+func (l *Listener) Closed() <-chan struct{} { return l.closed }
 
 // acceptStep is how often an Accept looks whether the listener was closed.
 const acceptStep = 10 * time.Millisecond
 
-// Accept waits for a connection, a *net.TCPConn. It is for those who take few: see [AcceptTCP].
-func (l *TCPListener) Accept() (net.Conn, error) {
+// Accept waits for a connection, a *net.TCPConn or *net.UnixConn. It is for those who take few: see [AcceptTCP].
+func (l *Listener) Accept() (net.Conn, error) {
 	for {
 		var conn net.Conn
 		err := l.control(func(fd int) error {
 			if _, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(acceptStep.Milliseconds())); err != nil {
 				return err
 			}
-			accepted, _, _, err := AcceptTCP(fd)
+			accepted, err := AcceptLocal(fd) // of TCP as well, without the addresses
 			if err != nil {
 				return err
 			}
-			f := os.NewFile(uintptr(accepted), "tcp")
+			f := os.NewFile(uintptr(accepted), "connection")
 			defer f.Close()
 			conn, err = net.FileConn(f)
 			return err
@@ -90,7 +92,7 @@ func (l *TCPListener) Accept() (net.Conn, error) {
 			if conn != nil {
 				conn.Close()
 			}
-			return nil, &net.OpError{Op: "accept", Net: "tcp", Addr: l.Addr(), Err: net.ErrClosed}
+			return nil, &net.OpError{Op: "accept", Net: l.addr.Network(), Addr: l.Addr(), Err: net.ErrClosed}
 		default:
 		}
 		switch {
@@ -99,6 +101,6 @@ func (l *TCPListener) Accept() (net.Conn, error) {
 		case errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR):
 			continue
 		}
-		return nil, &net.OpError{Op: "accept", Net: "tcp", Addr: l.Addr(), Err: err}
+		return nil, &net.OpError{Op: "accept", Net: l.addr.Network(), Addr: l.Addr(), Err: err}
 	}
 }

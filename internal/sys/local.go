@@ -4,11 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -186,8 +186,8 @@ type Cred struct {
 	PID      int32  // 0 for a process outside our PID namespace
 }
 
-// PeerCred returns the credentials of the process that connected c (SO_PEERCRED).
-func PeerCred(c *net.UnixConn) (Cred, error) {
+// PeerCred returns the credentials of the process that connected c, a local connection (SO_PEERCRED).
+func PeerCred(c syscall.Conn) (Cred, error) {
 	var u *unix.Ucred
 	err := control(c, func(fd int) (err error) {
 		u, err = unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)

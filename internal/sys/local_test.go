@@ -33,10 +33,11 @@ func greet(t *testing.T, s *Socket) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	a, err := s.Listener.(*net.UnixListener).AcceptUnix()
+	accepted, err := s.Listener.Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
+	a := accepted.(*net.UnixConn)
 	defer a.Close()
 	want := Cred{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), PID: int32(os.Getpid())}
 	if got, err := PeerCred(a); err != nil || got != want {
@@ -87,7 +88,7 @@ func TestListenLocalAbstract(t *testing.T) {
 	s := mustLocal(t, name)
 	greet(t, s)
 	var octets []byte
-	err := control(s.Listener.(*net.UnixListener), func(fd int) error {
+	err := control(s.Listener.(*Listener), func(fd int) error {
 		// In the kernel's words: family, a NUL, the name, and no more.
 		var raw [128]byte
 		n, err := getsockname(fd, raw[:])
@@ -243,12 +244,12 @@ func TestPeerCredOfUser(t *testing.T) {
 		return unix.Connect(fd, &unix.SockaddrUnix{Name: s.Path})
 	})
 	defer unix.Close(fd)
-	c, err := s.Listener.(*net.UnixListener).AcceptUnix()
+	c, err := s.Listener.Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if got, err := PeerCred(c); err != nil || got.UID != alice {
+	if got, err := PeerCred(c.(*net.UnixConn)); err != nil || got.UID != alice {
 		t.Errorf("PeerCred = %+v, %v, want uid %d", got, err, alice)
 	}
 }

@@ -60,6 +60,9 @@ func (p *Poller) Change(fd int, token uint64, read, write bool) error {
 	return p.control(unix.EPOLL_CTL_MOD, fd, token, read, write)
 }
 
+// Ignore ends the watching of a descriptor.
+func (p *Poller) Ignore(fd int) error { return p.control(unix.EPOLL_CTL_DEL, fd, 0, false, false) }
+
 func (p *Poller) control(op, fd int, token uint64, read, write bool) error {
 	e := unix.EpollEvent{Fd: int32(token), Pad: int32(token >> 32)} // the two are the kernel's 64 bits of user data
 	if read {
@@ -129,9 +132,18 @@ func AcceptTCP(listener int) (fd int, remote, local netip.AddrPort, err error) {
 	return fd, addrPort(sa), local, nil
 }
 
-// ServedTCP returns a duplicate of a listening TCP socket's descriptor, nonblocking, whose connections send each reply at
-// once (TCP_NODELAY) and whose unread replies take a bounded place in the kernel: they inherit both.
-func ServedTCP(s *Socket) (int, error) {
+// AcceptLocal takes a connection from a listening local socket, nonblocking and close-on-exec.
+func AcceptLocal(listener int) (fd int, err error) {
+	n, _, errno := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(listener), 0, 0, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+	if errno != 0 {
+		return -1, os.NewSyscallError("accept4", errno)
+	}
+	return int(n), nil
+}
+
+// Served returns a duplicate of a listening socket's descriptor, nonblocking. Connections of a TCP socket send each reply at
+// once (TCP_NODELAY), and their unread replies take a bounded place in the kernel: they inherit both.
+func Served(s *Socket) (int, error) {
 	c, ok := s.Listener.(syscall.Conn)
 	if !ok {
 		return -1, errors.ErrUnsupported
@@ -142,8 +154,10 @@ func ServedTCP(s *Socket) (int, error) {
 	}
 	dup := -1
 	if controlErr := raw.Control(func(fd uintptr) {
-		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-		_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, sendOctets)
+		if s.Netid != "local" {
+			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, sendOctets)
+		}
 		dup, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 3)
 	}); controlErr != nil {
 		return -1, controlErr
@@ -158,7 +172,18 @@ func ServedTCP(s *Socket) (int, error) {
 const sendOctets = 256 << 10
 
 // ReadNow is read(2) of a nonblocking descriptor. It never waits, so Go's scheduler isn't told of it.
-func ReadNow(fd int, b []byte) (int, error) { return now(unix.SYS_READ, fd, b) }
+func ReadNow(fd int, b []byte) (int, error) { return receiveNow(fd, b, 0) }
+
+// PeekNow is ReadNow of what stays there.
+func PeekNow(fd int, b []byte) (int, error) { return receiveNow(fd, b, unix.MSG_PEEK) }
+
+func receiveNow(fd int, b []byte, flags uintptr) (int, error) {
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_DONTWAIT|flags, 0, 0)
+	if errno != 0 {
+		return -1, errno
+	}
+	return int(n), nil
+}
 
 // A Gather is what SendNow works with. The zero value is ready.
 type Gather struct {
@@ -179,14 +204,6 @@ func (g *Gather) SendNow(fd int, parts [][]byte) (int, error) {
 	g.header.SetIovlen(len(parts))
 	n, _, errno := unix.RawSyscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&g.header)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 	clear(g.iovecs)
-	if errno != 0 {
-		return -1, errno
-	}
-	return int(n), nil
-}
-
-func now(call uintptr, fd int, b []byte) (int, error) {
-	n, _, errno := unix.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
 	if errno != 0 {
 		return -1, errno
 	}

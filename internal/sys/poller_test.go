@@ -122,7 +122,7 @@ func TestAcceptTCP(t *testing.T) {
 	needIPv6(t)
 	for _, address := range []string{"127.0.0.1:0", "[::1]:0"} {
 		s := mustTCP(t, address)
-		fd, err := ServedTCP(s)
+		fd, err := Served(s)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -150,13 +150,13 @@ func TestAcceptTCP(t *testing.T) {
 			t.Errorf("flags %#x, %v: want O_NONBLOCK", v, err)
 		}
 	}
-	if _, err := ServedTCP(&Socket{Netid: "tcp"}); err == nil {
+	if _, err := Served(&Socket{Netid: "tcp"}); err == nil {
 		t.Error("a socket that isn't open is served")
 	}
 }
 
-func TestTCPListenerClose(t *testing.T) {
-	l := mustTCP(t, "127.0.0.1:0").Listener.(*TCPListener)
+func TestListenerClose(t *testing.T) {
+	l := mustTCP(t, "127.0.0.1:0").Listener.(*Listener)
 	ended := make(chan error, 1)
 	go func() {
 		_, err := l.Accept()

@@ -31,7 +31,7 @@ type Socket struct {
 	Kept bool
 	// Packet is set for udp and udp6, and Listener is nil then.
 	Packet *PacketConn
-	// Listener is a *TCPListener for tcp and tcp6, a *net.UnixListener for local.
+	// Listener is a *Listener for tcp, tcp6 and local.
 	Listener net.Listener
 
 	bound  inode // what ListenLocal made at Path; zero if there is nothing to remove
@@ -139,33 +139,12 @@ func bindIP(a netip.AddrPort, typ int) (fd int, err error) {
 
 // listen takes over fd, a bound stream socket, and closes it on error. Calling listen again on a socket that listens
 // already, as an activated one does, only sets its backlog, so that is left out there: see adopt.
-func listen(fd int, name string) (net.Listener, error) {
+func listen(fd int, name string) (*Listener, error) {
 	if err := unix.Listen(fd, backlog); err != nil {
 		unix.Close(fd)
 		return nil, os.NewSyscallError("listen", err)
 	}
 	return adopt(fd, name)
-}
-
-// adopt takes over fd, a listening stream socket, and closes it on error. A local socket's listener owns a duplicate.
-func adopt(fd int, name string) (net.Listener, error) {
-	if domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN); err == nil && domain != unix.AF_UNIX {
-		l, err := newTCPListener(fd, name)
-		if err != nil {
-			return nil, err
-		}
-		return l, nil
-	}
-	f := os.NewFile(uintptr(fd), name)
-	defer f.Close()
-	l, err := net.FileListener(f)
-	if err != nil {
-		return nil, err
-	}
-	if u, ok := l.(*net.UnixListener); ok {
-		u.SetUnlinkOnClose(false) // Socket.Close does it, and looks first
-	}
-	return l, nil
 }
 
 // sockaddr is a as bind(2) takes it.

@@ -164,7 +164,7 @@ func (a *Activated) takeBack(f *os.File) {
 	k, err := kindOf(number)
 	if err == nil && !k.listening && k.typ == unix.SOCK_STREAM {
 		defer f.Close()
-		if conn, err := connection(f); err == nil {
+		if conn, err := NewConnection(f); err == nil {
 			a.Connections = append(a.Connections, conn)
 			return
 		}
@@ -178,23 +178,6 @@ func (a *Activated) takeBack(f *os.File) {
 	}
 	s.Kept = true
 	a.Kept = append(a.Kept, s)
-}
-
-// connection returns the connection that f is, if it has another end.
-func connection(f *os.File) (net.Conn, error) {
-	if _, err := unix.Getpeername(int(f.Fd())); err != nil {
-		return nil, os.NewSyscallError("getpeername", err)
-	}
-	conn, err := net.FileConn(f)
-	if err != nil {
-		return nil, err
-	}
-	switch conn.(type) {
-	case *net.UnixConn, *net.TCPConn:
-		return conn, nil
-	}
-	conn.Close()
-	return nil, unix.ESOCKTNOSUPPORT
 }
 
 // SyscallConn gives a Store the descriptor.

@@ -175,7 +175,20 @@ func takenBack(t *testing.T) {
 	if n := len(a.Connections) + len(a.Lost); n != 3 || len(a.Connections) < 2 {
 		t.Errorf("%d connections, %q lost; want 3 in all", len(a.Connections), a.Lost)
 	}
-	for _, c := range a.Connections {
+	for _, kept := range a.Connections {
+		f := os.NewFile(uintptr(kept.FD()), "connection")
+		c, err := net.FileConn(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if remote, own, v6, local := kept.Ends(); v6 || local == remote.IsValid() || local == own.IsValid() {
+			t.Errorf("ends %v and %v, v6 %v, local %v", remote, own, v6, local)
+		}
+		if _, ok := c.(*net.UnixConn); ok {
+			if cred, err := PeerCred(kept); err != nil || int(cred.PID) != os.Getppid() {
+				t.Errorf("peer %+v, %v; want the process that connected, %d", cred, err, os.Getppid())
+			}
+		}
 		b := make([]byte, 10)
 		c.SetDeadline(time.Now().Add(5 * time.Second))
 		n, err := c.Read(b)
@@ -184,11 +197,6 @@ func takenBack(t *testing.T) {
 		}
 		if string(b[:n]) != "call" {
 			t.Errorf("%q", b[:n])
-		}
-		if u, ok := c.(*net.UnixConn); ok {
-			if cred, err := PeerCred(u); err != nil || int(cred.PID) != os.Getppid() {
-				t.Errorf("peer %+v, %v; want the process that connected, %d", cred, err, os.Getppid())
-			}
 		}
 		if _, err := c.Write([]byte("reply")); err != nil {
 			t.Error(err)

@@ -1,9 +1,6 @@
 package sys
 
 import (
-	"syscall"
-	"unsafe"
-
 	"golang.org/x/sys/unix"
 )
 
@@ -21,17 +18,4 @@ func (s *Socket) InputWaiting() bool {
 		waiting = n == 1 && err == nil && fds[0].Revents&unix.POLLIN != 0
 	})
 	return waiting && err == nil
-}
-
-// Read reads from a stream socket, or with peek only looks at what is there. Unlike recvfrom(2) as others have it, it
-// allocates nothing for an address.
-func Read(fd uintptr, b []byte, peek bool) (int, error) {
-	if !peek {
-		return syscall.Read(int(fd), b)
-	}
-	n, _, errno := unix.Syscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_PEEK, 0, 0)
-	if errno != 0 {
-		return -1, errno
-	}
-	return int(n), nil
 }
