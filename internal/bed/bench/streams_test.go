@@ -74,7 +74,9 @@ func (p *pipe) receive(t *tally) (int, error) {
 	return replies, nil
 }
 
-// pipelined keeps size calls in flight on one connection.
+// pipelined keeps size calls in flight on one connection. It takes a quarter of the replies at a time and sends as many calls
+// anew, so that there are always some that the server has yet to answer: with all at once the two would take turns, and the
+// server would be idle while its replies are compared.
 func pipelined(to unix.Sockaddr, size int, e exchange, d time.Duration) (t tally, err error) {
 	fd, err := dialStream(to)
 	if err != nil {
@@ -82,6 +84,7 @@ func pipelined(to unix.Sockaddr, size int, e exchange, d time.Duration) (t tally
 	}
 	defer unix.Close(fd)
 	p := newPipe(fd, size, e)
+	p.in = p.in[:max(1, size/4)*len(p.want)]
 	begin := time.Now()
 	refill := size
 	for now := begin; now.Sub(begin) < d; now = time.Now() {
