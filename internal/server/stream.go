@@ -10,6 +10,9 @@ const (
 	readSize = 16 << 10
 	// flushSize is how many octets of replies are gathered before they have to be sent. A single reply may be larger.
 	flushSize = 64 << 10
+	// earlySize is how many octets read at once count as many calls: the first half of these is answered by a write of its own,
+	// so that the client works on the replies while the other half is answered.
+	earlySize = 1 << 10
 	// outKept is the largest output buffer in octets that is kept for the next turn.
 	outKept = 256 << 10
 	// heldKept is how many octets of unfinished records a stream may have held before it gives that memory back.
@@ -22,6 +25,7 @@ type stream struct {
 	portmapper Portmapper
 	from       portmap.Caller
 	records    oncrpc.RecordReader
+	early      int // octets of the first half; 0 if it isn't answered apart
 	held       int // octets fed that ended inside a record since memory was last given back
 }
 
@@ -30,12 +34,19 @@ type verdict uint8
 
 const (
 	wantInput verdict = iota // every whole record is answered
-	wantFlush                // records are left: send, then call answer again
+	wantEarly                // records are left: send what is there, for the client to begin with, then call answer again
+	wantFlush                // records are left: send, then call answer again when it is this connection's turn
 	wantClose                // what came was no record or no call; the rest of the stream can't be understood
 )
 
 // feed hands over octets of the connection. They have to stay as they are until answer says wantInput or wantClose.
-func (s *stream) feed(b []byte) { s.records.Feed(b) }
+func (s *stream) feed(b []byte) {
+	s.records.Feed(b)
+	s.early = 0
+	if len(b) >= earlySize {
+		s.early = len(b) / 2
+	}
+}
 
 // answer adds to the shift's replies, as records of one fragment, those to the records that are there, in their order, until
 // none is left or they are longer than flushSize. It also returns how many records it took.
@@ -62,6 +73,12 @@ func (s *stream) answer(now *shift) (taken int, next verdict) {
 			return taken, wantClose
 		}
 		now.out.add(own, start, at, list)
+		if s.early > 0 {
+			if s.early -= len(call) + oncrpc.RecordMarkSize; s.early <= 0 {
+				s.early = 0
+				return taken, wantEarly
+			}
+		}
 	}
 	return taken, wantFlush
 }

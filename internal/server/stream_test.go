@@ -19,7 +19,7 @@ func feedAll(s *stream, pieces ...[]byte) (out []byte, last verdict) {
 			var now shift
 			_, last = s.answer(&now)
 			out = append(out, slices.Concat(now.out.parts(nil)...)...)
-			if last != wantFlush {
+			if last != wantFlush && last != wantEarly {
 				break
 			}
 		}

@@ -141,7 +141,7 @@ func (l *streamLoop) answer(c *streamConnection) {
 	taken, next := c.stream.answer(s)
 	if s.over() {
 		l.quit(func() {
-			if next == wantFlush && c.in == nil {
+			if next < wantClose && next > wantInput && c.in == nil {
 				c.in, s.in = s.in, nil
 			}
 			l.retire(s, c)
@@ -157,6 +157,7 @@ func (l *streamLoop) answered(c *streamConnection, s *shift, read time.Duration,
 	if taken > 0 {
 		c.begun = 0
 	}
+	l.many = l.many || taken >= manyCalls
 	sent := l.send(c, &s.out)
 	s.out.clear()
 	if !sent {
@@ -167,6 +168,12 @@ func (l *streamLoop) answered(c *streamConnection, s *shift, read time.Duration,
 		tell(from, taken, l.server.at(read), l.server.clock()-read)
 	}
 	switch next {
+	case wantEarly:
+		if c.unsent == nil && c.in == nil && s == l.shift {
+			l.answer(c)
+			return
+		}
+		l.detach(c)
 	case wantFlush:
 		l.detach(c)
 	case wantInput:

@@ -39,6 +39,9 @@ type streamLoop struct {
 	resting  bool          // listeners aren't watched, for want of descriptors
 	rested   time.Duration // until then
 	open     int           // connections
+	many     bool          // calls of one client have just come
+	pass     int           // how many times not to look for more of these
+	passes   int           // what pass was when that was last in vain
 	late     int           // shifts that are over and whose goroutines still do something
 
 	mu      sync.Mutex
@@ -152,7 +155,7 @@ func (l *streamLoop) abandon(c *streamConnection) {
 
 // once waits and serves everything that has come.
 func (l *streamLoop) once() error {
-	n, err := l.poller.Wait(l.timeout())
+	n, err := l.wait()
 	if err != nil {
 		return err
 	}
@@ -182,6 +185,38 @@ func (l *streamLoop) once() error {
 	l.limit()
 	l.expire()
 	return l.controls()
+}
+
+const (
+	// manyCalls is how many calls of one client make it likely that more of it come at once: it has many in flight, and goes on
+	// when it has the replies.
+	manyCalls = 16
+	// lookFor is how long the loop looks for these before it sleeps, about the time in which a client wakes up and sends.
+	// To be woken oneself takes as long again.
+	lookFor = 50 * time.Microsecond
+	// mostPasses is how many times in a row the loop may sleep at once because it had looked in vain.
+	mostPasses = 1024
+)
+
+// wait waits for something to do and returns how many events the poller has.
+func (l *streamLoop) wait() (int, error) {
+	timeout := l.timeout()
+	if !l.many || timeout == 0 {
+		return l.poller.Wait(timeout)
+	}
+	l.many = false
+	if l.pass > 0 {
+		l.pass--
+		return l.poller.Wait(timeout)
+	}
+	n, err := l.poller.Look(lookFor)
+	if n > 0 || err != nil {
+		l.passes = 0
+		return n, err
+	}
+	l.passes = min(2*l.passes+1, mostPasses)
+	l.pass = l.passes
+	return l.poller.Wait(l.timeout())
 }
 
 // limit takes the time limits as they are now.

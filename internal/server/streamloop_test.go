@@ -2,8 +2,10 @@ package server
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -242,6 +244,51 @@ func TestStreamLoopAnswersByOneWrite(t *testing.T) {
 	if n, err := c.Read(buf); err != nil || n != len(record("re:a", "re:b", "re:c")) {
 		t.Errorf("%d octets, %v", n, err)
 	}
+}
+
+// A client with many calls in flight gets the replies to the first ones at once, and is looked for before the loop sleeps; in
+// vain not many times in a row.
+func TestManyCallsInFlight(t *testing.T) {
+	eachStream(t, func(t *testing.T, s *sys.Socket) {
+		r := newStreamRig(t, Config{Portmapper: &fake{}}, s)
+		c := r.dial()
+		calls := slices.Repeat([]string{strings.Repeat("c", 56)}, 64)
+		size := len(calls) * (4 + 3 + 56)
+		buf := make([]byte, size)
+		c.send(record(calls...))
+		r.step()
+		if n, err := c.Read(buf[:size/2]); err != nil || s.Path != "" && n != size/2 {
+			t.Errorf("%d octets, %v", n, err)
+		} else if _, err := io.ReadFull(c, buf[n:]); err != nil {
+			t.Error(err)
+		}
+		if !r.many {
+			t.Error("nothing is expected to come")
+		}
+		time.AfterFunc(20*time.Millisecond, r.poller.Wake)
+		r.step() // looks in vain, and then waits for the wake-up
+		if r.many || r.pass != 1 {
+			t.Errorf("many %v, pass %d, want 1", r.many, r.pass)
+		}
+		for i := range 3 {
+			r.exchange(c, record(calls...), buf)
+			if want := max(1-i, 0); r.pass != want {
+				t.Errorf("pass %d, want %d", r.pass, want)
+			}
+		}
+		r.many, r.pass, r.passes = true, 0, mostPasses
+		time.AfterFunc(20*time.Millisecond, r.poller.Wake)
+		r.step()
+		if r.pass != mostPasses {
+			t.Errorf("pass %d, want %d", r.pass, mostPasses)
+		}
+		c.send(record("a"))
+		r.step()
+		c.expect("re:a")
+		if r.many {
+			t.Error("one call is many")
+		}
+	})
 }
 
 func BenchmarkStreamLoop(b *testing.B) {

@@ -29,6 +29,10 @@ type Event struct {
 
 const wakeToken = 1<<64 - 1
 
+// pollerYields is how often a Poller that always has something lets other goroutines run. On a host with one processor the
+// readers of datagrams have no turn before that.
+const pollerYields = time.Millisecond
+
 // NewPoller makes a Poller that tells of n descriptors at a time.
 func NewPoller(n int) (*Poller, error) {
 	a, err := newAlarm()
@@ -85,7 +89,36 @@ func (p *Poller) Wait(timeout time.Duration) (int, error) {
 	if err != nil && err != unix.EINTR {
 		return 0, os.NewSyscallError("epoll_wait", err)
 	}
-	if now := time.Now(); now.Sub(p.yielded) > yieldEvery {
+	return p.found(n)
+}
+
+// lookYields is how often a Poller looks before it lets others run.
+const lookYields = 4
+
+// Look is Wait for who expects something within microseconds: it doesn't sleep, but looks again and again, for the limit at
+// most. Whoever else is ready to run on this processor does so in between.
+func (p *Poller) Look(limit time.Duration) (int, error) {
+	begin := time.Now()
+	for i := 1; ; i++ {
+		n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.fd), uintptr(unsafe.Pointer(unsafe.SliceData(p.events))), uintptr(len(p.events)), 0, 0, 0)
+		switch {
+		case errno != 0 && errno != unix.EINTR:
+			return 0, os.NewSyscallError("epoll_pwait", errno)
+		case errno == 0 && n > 0:
+			return p.found(int(n))
+		case i%lookYields != 0:
+			continue
+		case time.Since(begin) > limit:
+			return 0, nil
+		}
+		runtime.Gosched()
+		_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+	}
+}
+
+// found takes note of n events and returns how many there are without that of Wake.
+func (p *Poller) found(n int) (int, error) {
+	if now := time.Now(); now.Sub(p.yielded) > pollerYields {
 		p.yielded = now
 		runtime.Gosched() // see yieldEvery
 	}

@@ -178,6 +178,32 @@ func TestListenerClose(t *testing.T) {
 	}
 }
 
+// TestPollerLooks finds what is there and what comes, and gives up in time.
+func TestPollerLooks(t *testing.T) {
+	p := newPoller(t)
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pair[0])
+	defer unix.Close(pair[1])
+	if err := p.Watch(pair[0], 5, true, false); err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	if n, err := p.Look(time.Millisecond); n != 0 || err != nil || time.Since(begin) < time.Millisecond {
+		t.Errorf("nothing has happened: %d, %v after %v", n, err, time.Since(begin))
+	}
+	p.Wake()
+	if n, err := p.Look(time.Minute); n != 0 || err != nil {
+		t.Errorf("woken: %d, %v", n, err)
+	}
+	time.AfterFunc(time.Millisecond, func() { _, _ = unix.Write(pair[1], []byte("x")) })
+	if n, err := p.Look(time.Minute); n != 1 || err != nil || p.Event(0) != (Event{5, true, false}) {
+		t.Errorf("one octet: %d, %v", n, err)
+	}
+}
+
 // TestSendNow sends parts until nobody takes more, and then to nobody.
 func TestSendNow(t *testing.T) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
