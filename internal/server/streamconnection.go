@@ -137,7 +137,7 @@ func (l *streamLoop) answer(c *streamConnection) {
 		from.Self = l.server.probed.has(from.Remote)
 	}
 	s, read := l.shift, l.now
-	c.away = true
+	s.serving, c.away = c, true
 	taken, next := c.stream.answer(s)
 	if s.over() {
 		l.quit(func() {

@@ -24,6 +24,8 @@ type shift struct {
 	parts  [][]byte
 	gather sys.Gather
 
+	serving *streamConnection // what it is away for
+
 	state atomic.Int32
 	timer *time.Timer // made when it is first needed
 }
@@ -79,6 +81,7 @@ func (s *shift) up() {
 // relieve goes on with the loop, in a goroutine of its own.
 func (l *streamLoop) relieve() {
 	l.late++
+	l.shift.serving.leave() // it isn't to be closed meanwhile
 	l.shift = l.newShift()
 	l.run()
 }
@@ -112,7 +115,7 @@ func (l *streamLoop) takeBack() {
 // slowly does for c what may take long, and then next, which may use the loop.
 func (l *streamLoop) slowly(c *streamConnection, do, next func()) {
 	s := l.shift
-	c.away = true
+	s.serving, c.away = c, true
 	s.wait()
 	do()
 	s.done()

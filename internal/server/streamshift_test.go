@@ -74,6 +74,24 @@ func TestSlowCallsHinderNobody(t *testing.T) {
 	running.stop(t)
 }
 
+// TestSlowCallOutlastsTheTimes: a connection isn't idle, nor one to be closed for another, while its call is being answered.
+func TestSlowCallOutlastsTheTimes(t *testing.T) {
+	p := newSlowly()
+	tcp := listenTCP(t)
+	const short = 10 * time.Millisecond
+	start(t, Config{Portmapper: p, IdleTimeout: short, RecordTimeout: short, MaxConnections: 2}, tcp)
+	c := dial(t, tcp)
+	c.send(append(record("a", "slow"), 0x80, 0))
+	<-p.begun
+	for range 4 { // idle ones are closed for each other, or in time
+		dial(t, tcp).expectEnd()
+	}
+	time.Sleep(2 * short)
+	close(p.let)
+	c.expect("re:a", "re:slow")
+	c.expectEnd() // in the middle of a record
+}
+
 // TestSlowCallAtTheEnd is waited for when Serve ends, and its goroutine as well.
 func TestSlowCallAtTheEnd(t *testing.T) {
 	before := runtime.NumGoroutine()
