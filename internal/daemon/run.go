@@ -23,7 +23,10 @@ import (
 )
 
 // heapRoom is how much larger than what is in use the heap may get, in percent.
-const heapRoom = 50
+const heapRoom = 25
+
+// tidyAfter is how long after the start memory is given back that only the start needed.
+const tidyAfter = time.Second
 
 // Run serves until ctx ends, and then returns nil. What is taken on the way up is given back in reverse on the way down:
 //
@@ -245,6 +248,11 @@ func serve(ctx context.Context, c Config, sockets []*sys.Socket, k *keeper, tabl
 			}
 		}
 		h.ready()
+		watching.Go(func() {
+			if sleep(serving, tidyAfter); serving.Err() == nil {
+				debug.FreeOSMemory()
+			}
+		})
 		c.Log.Info("started: serving "+describe(sockets), "pid", os.Getpid(), logging.MessageID, logging.IDStarted)
 		watching.Go(func() { h.run(serving, c.Hangups) })
 	})

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -121,11 +122,21 @@ func bootTime() time.Time {
 	return time.Now().Add(-time.Duration(info.Uptime) * time.Second)
 }
 
+// restoreRoom is heapRoom while registrations are restored.
+const restoreRoom = 200
+
 // restore registers what an earlier daemon kept, and lets every change be kept from now on. The function that it returns
 // ends that, with a last attempt to write what could not be written before.
 func restore(log *slog.Logger, table *registry.Table, state *warmstart.Store, other *takeover) (end func()) {
+	if os.Getenv("GOGC") == "" {
+		// What is made here is small and stays: collecting garbage on the way to a heap of its size would be most of the work.
+		debug.SetGCPercent(restoreRoom)
+		defer debug.SetGCPercent(heapRoom)
+	}
 	restored := 0
-	for _, b := range other.merge(state.Restore()) {
+	regs := other.merge(state.Restore())
+	table.Reserve(len(regs))
+	for _, b := range regs {
 		if err := table.Set(b); err != nil {
 			log.Warn("a registration can't be restored", "program", b.Program, "version", b.Version, "netid", string(b.Netid),
 				"address", b.Addr, "err", err)

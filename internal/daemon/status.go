@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"debug/buildinfo"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -253,7 +252,7 @@ func processOf(h instance.Holder) *Process {
 	exe := fmt.Sprintf("/proc/%d/exe", p.PID)
 	p.Replaced = strings.HasSuffix(p.Program, " (deleted)")
 	// Read, never run: who runs a program decides what it does.
-	info, err := buildinfo.ReadFile(exe)
+	info, err := sys.ReadGoBuild(exe)
 	switch {
 	case err == nil:
 		p.Gportmap, p.Version = info.Path == programPath, info.Main.Version

@@ -51,7 +51,7 @@ func (x *index) entries(prog uint32) []*Entry {
 func (x *index) with(e *Entry) *index {
 	old := x.entries(e.Program)
 	if old == nil && x.programs >= len(x.buckets) {
-		x = x.grown()
+		x = x.grown(2 * len(x.buckets))
 	}
 	// Appending in place is safe: a reader's slice ends before the new element, and only the newest slice of a
 	// program is ever appended to.
@@ -68,13 +68,14 @@ func (x *index) replace(prog uint32, entries []*Entry) {
 		before = append(before, n)
 		n = n.next
 	}
-	var chain *node
-	switch {
-	case n != nil:
-		chain = n.next
-	default:
-		x.programs++
+	if n == nil {
+		if len(entries) > 0 {
+			x.programs++
+			b.Store(&node{prog: prog, entries: entries, next: b.Load()})
+		}
+		return
 	}
+	chain := n.next
 	if len(entries) > 0 {
 		chain = &node{prog: prog, entries: entries, next: chain}
 	} else {
@@ -86,8 +87,9 @@ func (x *index) replace(prog uint32, entries []*Entry) {
 	b.Store(chain)
 }
 
-func (x *index) grown() *index {
-	y := newIndex(2*len(x.buckets), x.random)
+// grown returns an index of so many buckets with what is in x.
+func (x *index) grown(buckets int) *index {
+	y := newIndex(buckets, x.random)
 	for i := range x.buckets {
 		for n := x.buckets[i].Load(); n != nil; n = n.next {
 			b := y.bucket(n.prog)

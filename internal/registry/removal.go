@@ -41,6 +41,9 @@ func Replay(list []rpcbind.RPCB) []rpcbind.RPCB {
 		netid      string
 	}
 	keyOf := func(b rpcbind.RPCB) key { return key{b.Program, b.Version, strings.ToLower(string(b.Netid))} }
+	if !slices.ContainsFunc(list, func(b rpcbind.RPCB) bool { return b.Program == 0 }) {
+		return list // as most are
+	}
 	// What comes behind counts for what is before: so from the end to the front.
 	gone := make(map[key]bool)
 	regs := make([]rpcbind.RPCB, 0, len(list))

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -68,6 +69,21 @@ func New() *Table {
 	t := &Table{random: rand.Uint32() | 1, now: func() uint32 { return 0 }, owned: make(map[string]int)}
 	t.index.Store(newIndex(minBuckets, t.random))
 	return t
+}
+
+// Reserve makes room for so many programs, before they are registered one after the other.
+func (t *Table) Reserve(programs int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	x := t.index.Load()
+	buckets := len(x.buckets)
+	for buckets < programs {
+		buckets *= 2
+	}
+	if buckets > len(x.buckets) {
+		t.index.Store(x.grown(buckets))
+	}
+	t.order = slices.Grow(t.order, programs)
 }
 
 // Lookup returns the registration of a program, version and netid; if that version has none, the one that came

@@ -384,3 +384,27 @@ func TestLookupAllocatesNothing(t *testing.T) {
 		t.Errorf("lookups allocate %v times", n)
 	}
 }
+
+// TestReserve: what was registered before stays, and so does what comes after, beyond the room as well.
+func TestReserve(t *testing.T) {
+	table := New()
+	register := func(from, to uint32) {
+		for p := from; p < to; p++ {
+			if err := table.Set(rpcbind.RPCB{Program: p, Version: 1, Netid: rpcbind.UDP, Addr: "0.0.0.0.8.1", Owner: "superuser"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	register(1, 10)
+	table.Reserve(200)
+	register(10, 500)
+	table.Reserve(0)
+	for p := uint32(1); p < 500; p++ {
+		if table.Lookup(p, 1, rpcbind.UDP) == nil {
+			t.Errorf("program %d is gone", p)
+		}
+	}
+	if n := table.Len(); n != 499 {
+		t.Errorf("%d registrations", n)
+	}
+}

@@ -1,11 +1,11 @@
 package server
 
 import (
-	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"sync"
@@ -154,7 +154,8 @@ func (r *Relay) admit(c *portmap.RemoteCall) (*flight, error) {
 	if len(r.flights) >= r.limit || r.perCaller[caller] >= max(1, r.limit/callerShare) {
 		return nil, ErrRelayFull
 	}
-	f := &flight{relay: r, key: key, call: *c, socket: socket, xid: randomXID()}
+	// The xid can't be guessed: it is of the runtime's ChaCha8, with a key of the kernel's.
+	f := &flight{relay: r, key: key, call: *c, socket: socket, xid: rand.Uint32()}
 	f.call.Args = nil
 	r.flights[key] = f
 	r.perCaller[caller]++
@@ -178,12 +179,6 @@ func (r *Relay) socketOf(from *portmap.Caller) *sys.PacketConn {
 		}
 	}
 	return wildcard
-}
-
-func randomXID() uint32 {
-	var b [4]byte
-	_, _ = rand.Read(b[:]) // never fails: it ends the program instead
-	return binary.BigEndian.Uint32(b[:])
 }
 
 // send sends the call and sets the time by which it has to be answered.

@@ -1,6 +1,7 @@
 package warmstart
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -100,7 +101,9 @@ func (s *Store) read(name string, parse func(*xdr.Decoder) []rpcbind.RPCB) (regs
 		s.cfg.Log.Info("the state of an earlier boot is ignored", "file", f.Name(), "written", info.ModTime())
 		return nil, false
 	}
-	b, readErr := io.ReadAll(io.LimitReader(f, maxFile))
+	content := bytes.NewBuffer(make([]byte, 0, min(info.Size(), maxFile)+bytes.MinRead))
+	_, readErr := content.ReadFrom(io.LimitReader(f, maxFile))
+	b := content.Bytes()
 	d := xdr.NewDecoder(b)
 	regs = parse(&d)
 	switch {
@@ -243,7 +246,7 @@ func (s *Store) clean(regs []rpcbind.RPCB) []rpcbind.RPCB {
 // ownerOf returns an owner as this portmapper writes it. rpcbind writes uids from 2³¹ on as negative numbers; who is none
 // of an owner's three forms can't come and remove anything, so root has to.
 func ownerOf(owner string) string {
-	if owner == rpcbind.OwnerUnknown {
+	if owner == rpcbind.OwnerUnknown || owner == rpcbind.OwnerSuperuser {
 		return owner
 	}
 	uid, err := strconv.ParseInt(owner, 10, 64)

@@ -28,13 +28,27 @@ func AppendRPCB(dst []byte, b RPCB) []byte {
 
 // ReadRPCB reads an RPCB whose strings have at most limit octets each; d.Err tells whether it was there.
 func ReadRPCB(d *xdr.Decoder, limit uint32) RPCB {
+	return readRPCB(d, limit, RPCB{})
+}
+
+// readRPCB is ReadRPCB behind another RPCB, which is likely to have some of the same strings.
+func readRPCB(d *xdr.Decoder, limit uint32, before RPCB) RPCB {
 	return RPCB{
 		Program: d.Uint32(),
 		Version: d.Uint32(),
-		Netid:   Netid(d.Opaque(limit)),
-		Addr:    string(d.Opaque(limit)),
-		Owner:   string(d.Opaque(limit)),
+		Netid:   Netid(readAgain(d, limit, string(before.Netid))),
+		Addr:    readAgain(d, limit, before.Addr),
+		Owner:   readAgain(d, limit, before.Owner),
 	}
+}
+
+// readAgain reads a string, which isn't allocated once more if it is the one before.
+func readAgain(d *xdr.Decoder, limit uint32, before string) string {
+	s := d.Opaque(limit)
+	if string(s) == before {
+		return before
+	}
+	return string(s)
 }
 
 // AppendRPCBElement appends b as an element of an rpcblist: the word 1 that says that there is one, and b
@@ -47,14 +61,22 @@ func AppendRPCBElement(dst []byte, b RPCB) []byte {
 // in proportion to the elements that are there, at least 24 octets each; d.Err tells whether the list was whole.
 func ReadRPCBList(d *xdr.Decoder, limit uint32) []RPCB {
 	var list []RPCB
+	if n := len(d.Rest()) / usualElement; n > 0 {
+		list = make([]RPCB, 0, n)
+	}
+	var last RPCB
 	for d.Bool() {
-		b := ReadRPCB(d, limit)
+		b := readRPCB(d, limit, last)
 		if d.Err() == nil {
 			list = append(list, b)
+			last = b
 		}
 	}
 	return list
 }
+
+// usualElement is how many octets most elements of an rpcblist have, or more.
+const usualElement = 68
 
 // Mapping is a registration as version 2 sees it (RFC 1833 section 3.1, struct mapping): 16 octets.
 type Mapping struct {
