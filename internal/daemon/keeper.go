@@ -131,6 +131,29 @@ func (k *keeper) takeBack(conns []*sys.Connection, lost []string) {
 	}
 }
 
+// adopt adds connections that another portmapper had, which has ended, at most each of one user but root, and has them kept.
+// What there is no room for is closed: its clients make another.
+func (k *keeper) adopt(conns []*sys.Connection, each int) {
+	users := make(map[uint32]int)
+	adopted := 0
+	for _, conn := range conns {
+		cred, err := sys.PeerCred(conn)
+		if err == nil {
+			err = conn.Serve()
+		}
+		from := portmap.Caller{Transport: portmap.Local, UID: cred.UID, HasUID: true}
+		if users[cred.UID]++; err != nil || cred.UID != 0 && users[cred.UID] > each || k.store != nil && !k.Keep(conn, &from, false) {
+			conn.Close()
+			continue
+		}
+		k.connections = append(k.connections, conn)
+		adopted++
+	}
+	if len(conns) > 0 {
+		k.log.Info("connections are served on that the other portmapper had", "count", adopted, "closed", len(conns)-adopted)
+	}
+}
+
 // keepListeners keeps the sockets that we bound ourselves, so that calls wait in them while no process serves. They are few.
 func (k *keeper) keepListeners(sockets []*sys.Socket) {
 	k.mu.Lock()

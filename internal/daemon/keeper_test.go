@@ -3,12 +3,14 @@ package daemon
 import (
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/gportmap/gportmap/internal/portmap"
+	"github.com/gportmap/gportmap/internal/sys"
 )
 
 // connections returns so many local connections, as a server has them.
@@ -100,5 +102,70 @@ func TestKeeperTellsOnceThatItCannot(t *testing.T) {
 	t.Setenv("FDSTORE", "")
 	if k := newKeeper(slog.New(slog.DiscardHandler)); k.forServer() != nil {
 		t.Error("a keeper without a store")
+	}
+}
+
+// TestKeeperAdopts gives a keeper the connections of another portmapper: those that there is room for go to the store, and of
+// the others clients see the end.
+func TestKeeperAdopts(t *testing.T) {
+	m := manager(t)
+	t.Setenv("FDSTORE", "4")
+	k := newKeeper(slog.New(slog.DiscardHandler))
+	room := 4 / othersShare
+	if os.Geteuid() == 0 {
+		room = 4 / rootsShare
+	}
+	pairs := make([][2]int, room+1)
+	var conns []*sys.Connection
+	for i := range pairs {
+		pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pairs[i] = pair
+		t.Cleanup(func() { syscall.Close(pair[0]) })
+		conns = append(conns, sys.ConnectionOf(pair[1]))
+	}
+	k.adopt(conns, room+1)
+	if len(k.connections) != room || len(k.kept) != room {
+		t.Errorf("adopted are %d and kept %d, want %d", len(k.connections), len(k.kept), room)
+	}
+	for i, pair := range pairs {
+		if told := heard(t, m); strings.HasPrefix(told, "FDSTORE=1\n") != (i < room) {
+			t.Errorf("connection %d: %q", i, told)
+		}
+		syscall.SetNonblock(pair[0], true)
+		n, err := syscall.Read(pair[0], make([]byte, 1))
+		if open := err == syscall.EAGAIN; open != (i < room) {
+			t.Errorf("connection %d: read %d, %v", i, n, err)
+		}
+	}
+	for _, conn := range k.connections {
+		conn.Close()
+	}
+}
+
+// TestKeeperAdoptsOfEach keeps to the bound of one user, which is none of root's, where nothing is kept.
+func TestKeeperAdoptsOfEach(t *testing.T) {
+	k := newKeeper(slog.New(slog.DiscardHandler))
+	want := 1
+	if os.Geteuid() == 0 {
+		want = 3
+	}
+	var conns []*sys.Connection
+	for range 3 {
+		pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { syscall.Close(pair[0]) })
+		conns = append(conns, sys.ConnectionOf(pair[1]))
+	}
+	k.adopt(conns, 1)
+	if len(k.connections) != want {
+		t.Errorf("adopted are %d, want %d", len(k.connections), want)
+	}
+	for _, conn := range k.connections {
+		conn.Close()
 	}
 }

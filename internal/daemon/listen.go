@@ -29,6 +29,7 @@ func listen(c Config, k *keeper) ([]*sys.Socket, error) {
 	}
 	k.keepListeners(sockets)
 	k.takeBack(handed.Connections, handed.Lost)
+	k.adopt(takeOffered(c), c.Limits.ConnectionsEach)
 	return sockets, nil
 }
 

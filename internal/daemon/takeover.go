@@ -29,15 +29,17 @@ const (
 // takeover is the change from another portmapper to this one: first everything is done that may fail without harm, then
 // the other one is stopped, and from there on whatever fails puts it back. A nil takeover is a start like any other.
 type takeover struct {
-	config     Config
-	endpoints  []instance.Endpoint
-	from       *instance.Predecessor
-	dump       []rpcbind.RPCB      // what it answered last, its own entries included
-	saved      os.FileInfo         // its state file just before that; nil if there was none
-	copies     []*sys.CopiedSocket // of its sockets, not yet served
-	inherited  bool                // all of ours are its
-	shared     bool                // its were kept until ours were bound beside them
-	ownSockets []string            // units of ours that were started
+	config    Config
+	endpoints []instance.Endpoint
+	from      *instance.Predecessor
+	dump      []rpcbind.RPCB      // what it answered last, its own entries included
+	saved     os.FileInfo         // its state file just before that; nil if there was none
+	copies    []*sys.CopiedSocket // of its sockets, not yet served
+	// connections are those of its local sockets: of the kernel's, which is never made anew, it would miss what it says later.
+	connections []*sys.Connection
+	inherited   bool     // all of ours are its
+	shared      bool     // its were kept until ours were bound beside them
+	ownSockets  []string // units of ours that were started
 	// stateless: the state directory had been removed, as purging rpcbind's package does. Then one that is our unit is to be
 	// taken over from as well: it can't keep any more what it is told.
 	stateless bool
@@ -151,6 +153,10 @@ func (t *takeover) replace(ctx context.Context) error {
 	if t.dump, err = t.from.Registrations(ctx); err != nil {
 		return fmt.Errorf("takeover: %w", err)
 	}
+	// As late as possible, for what it accepts from here on ends with it.
+	if t.connections, err = t.from.CopyConnections(mostConnections); err != nil {
+		c.Log.Warn("takeover: connections end with the other portmapper", "err", err)
+	}
 	t.ordered = time.Now()
 	if err := t.from.Stop(ctx); err != nil {
 		return fmt.Errorf("takeover: %w", err)
@@ -187,6 +193,8 @@ func (t *takeover) listen(c Config, k *keeper) ([]*sys.Socket, error) {
 	}
 	if failed == nil {
 		k.keepListeners(sockets)
+		k.adopt(t.connections, t.config.Limits.ConnectionsEach)
+		t.connections = nil
 		return sockets, nil
 	}
 	closeAll(sockets)

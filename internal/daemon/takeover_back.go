@@ -18,6 +18,7 @@ func (t *takeover) settle(err error) error {
 	}
 	defer t.from.Close()
 	t.closeCopies()
+	t.closeConnections()
 	if t.serving {
 		return err
 	}
@@ -31,6 +32,13 @@ func (t *takeover) closeCopies() {
 	for _, s := range t.copies {
 		s.Close()
 	}
+}
+
+func (t *takeover) closeConnections() {
+	for _, conn := range t.connections {
+		conn.Close()
+	}
+	t.connections = nil
 }
 
 // putBack starts the other portmapper again, with every registration, and says how that went.

@@ -87,7 +87,9 @@ func (t *takeover) toUnit(ctx context.Context, enable bool) error {
 	}
 	err := t.startSocketUnits(ctx)
 	if err == nil {
+		withdraw := t.offerConnections()
 		err = instance.ReplaceUnits(ctx, Unit)
+		withdraw()
 	}
 	if err != nil {
 		err = fmt.Errorf("takeover: %w", err)

@@ -29,7 +29,7 @@ var ErrNoPredecessor = errors.New("no portmapper is running")
 
 // A Predecessor is the running portmapper whose place another one is to take. These are the steps, each of which may fail:
 //
-//	FindPredecessor → Registrations → ReleaseUnits → Registrations → CopySockets → Stop → … → PutBack, if need be
+//	FindPredecessor → Registrations → ReleaseUnits → Registrations → CopySockets, CopyConnections → Stop → … → PutBack, if need be
 //
 // Until ReleaseUnits nothing is changed, and until Stop it serves.
 type Predecessor struct {

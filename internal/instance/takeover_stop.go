@@ -144,6 +144,21 @@ func (p *Predecessor) CopySockets() ([]*sys.CopiedSocket, error) {
 	return nil, errors.New("the portmapper isn't the only one that has its sockets")
 }
 
+// CopyConnections copies the connections that the portmapper has accepted on its local sockets, at most that many, root's first;
+// see [sys.ProcessHandle.CopyConnections].
+func (p *Predecessor) CopyConnections(most int) ([]*sys.Connection, error) {
+	var names []string
+	for _, s := range p.Sockets {
+		if s.Netid == "local" && s.Serving {
+			names = append(names, s.Path)
+		}
+	}
+	if names == nil {
+		return nil, nil
+	}
+	return p.handle.CopyConnections(names, most)
+}
+
 // Stop ends the portmapper, by systemd if it is a unit, else by SIGTERM, and returns when it has ended. It never sends
 // SIGKILL; systemd may, for a unit that takes too long. For one that stays errors.Is(err, [ErrStillRunning]) holds.
 func (p *Predecessor) Stop(ctx context.Context) error {
