@@ -13,38 +13,48 @@ import (
 
 // RPCBs returns the table as versions 3 and 4 dump it: the encoded elements of an rpcblist in the order of their
 // arrival, without the word 0 that ends the list. The octets must not be changed.
-func (t *Table) RPCBs() []byte { return t.dump(&t.rpcbs, appendRPCB) }
+func (t *Table) RPCBs() []byte { return t.dump(&t.rpcbs, rpcbs) }
 
 // Mappings returns the table as version 2 dumps it: the encoded elements of a pmaplist, which has the
 // registrations on tcp and udp, without the word 0 that ends the list. The octets must not be changed.
-func (t *Table) Mappings() []byte { return t.dump(&t.mappings, appendMapping) }
+func (t *Table) Mappings() []byte { return t.dump(&t.mappings, mappings) }
 
-func (t *Table) dump(cache *atomic.Pointer[[]byte], add func([]byte, *Entry) []byte) []byte {
+// An encoding is how entries stand in a list: how many octets each takes, and what they are.
+type encoding struct {
+	size   func(e *Entry) int
+	append func(dst []byte, e *Entry) []byte
+}
+
+var (
+	rpcbs    = encoding{func(e *Entry) int { return rpcbSize(e.RPCB) }, appendRPCB}
+	mappings = encoding{mappingSize, appendMapping}
+)
+
+func (t *Table) dump(cache *atomic.Pointer[[]byte], as encoding) []byte {
 	if b := cache.Load(); b != nil {
 		return *b
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.encode(cache, add)
+	return t.encode(cache, as)
 }
 
 // encode is dump with the lock held.
-func (t *Table) encode(cache *atomic.Pointer[[]byte], add func([]byte, *Entry) []byte) []byte {
+func (t *Table) encode(cache *atomic.Pointer[[]byte], as encoding) []byte {
 	if b := cache.Load(); b != nil {
 		return *b
 	}
 	size := 0
-	var scratch [256]byte
 	for _, e := range t.order {
 		if e != nil {
-			size += len(add(scratch[:0], e))
+			size += as.size(e)
 		}
 	}
 	// With room for a few more, which are appended.
 	list := make([]byte, 0, size+size/16)
 	for _, e := range t.order {
 		if e != nil {
-			list = add(list, e)
+			list = as.append(list, e)
 		}
 	}
 	cache.Store(&list)
@@ -76,6 +86,14 @@ func rpcbSize(b rpcbind.RPCB) int {
 		size += xdr.Unit + (octets+xdr.Unit-1)/xdr.Unit*xdr.Unit
 	}
 	return size
+}
+
+// mappingSize returns how many octets the element of e in a pmaplist has: 0 if it has none.
+func mappingSize(e *Entry) int {
+	if _, ok := e.Netid.Prot(); !ok {
+		return 0
+	}
+	return xdr.Unit + rpcbind.MappingSize
 }
 
 func appendMapping(dst []byte, e *Entry) []byte {

@@ -1,10 +1,5 @@
 package registry
 
-import (
-	"github.com/gportmap/gportmap/pkg/rpcbind"
-	"github.com/gportmap/gportmap/pkg/xdr"
-)
-
 // Journal keeps the changes of a table, each before the change is answered. Its methods are called one at a time and
 // return when the change is kept, or when it can't be: that a disk is full is no reason to refuse a registration, so it
 // is for the journal to report and to catch up.
@@ -127,11 +122,7 @@ func (t *Table) rewriteJournal() {
 		if e == nil {
 			continue
 		}
-		mapping := 0
-		if _, ok := e.Netid.Prot(); ok {
-			mapping = xdr.Unit + rpcbind.MappingSize
-		}
-		t.place(e, rpcbSize(e.RPCB), mapping)
+		t.place(e, rpcbSize(e.RPCB), mappingSize(e))
 	}
-	t.journal.Rewrite(t.encode(&t.rpcbs, appendRPCB), t.encode(&t.mappings, appendMapping))
+	t.journal.Rewrite(t.encode(&t.rpcbs, rpcbs), t.encode(&t.mappings, mappings))
 }
