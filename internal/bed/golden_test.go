@@ -7,11 +7,18 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/netip"
 	"os"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/gportmap/gportmap/internal/bed"
+	"github.com/gportmap/gportmap/pkg/oncrpc"
+	"github.com/gportmap/gportmap/pkg/rpcbind"
 )
 
 const wireDir = "../../testdata/wire/"
@@ -101,7 +108,63 @@ func show(reply []byte) string {
 }
 
 // TestGolden replays the recording of rpcbind 1.2.6 against gportmap.
-func TestGolden(t *testing.T) {
+func TestGolden(t *testing.T) { replayGolden(t, func(*testing.T, *bed.NS) {}) }
+
+// TestGoldenUnderLoad does so while others call as fast as they are answered, over each transport.
+func TestGoldenUnderLoad(t *testing.T) {
+	replayGolden(t, func(t *testing.T, _ *bed.NS) {
+		var answered atomic.Uint64
+		var work sync.WaitGroup
+		var conns []net.Conn
+		for network, address := range map[string]string{"udp": "127.0.0.1:111", "tcp": "127.0.0.1:111", "unix": rpcbind.SocketPath} {
+			for range 16 {
+				conn, err := net.Dial(network, address)
+				if err != nil {
+					t.Fatal(err)
+				}
+				conns = append(conns, conn)
+				work.Go(func() { callOn(conn, network != "udp", &answered) })
+			}
+		}
+		t.Cleanup(func() {
+			for _, c := range conns {
+				c.Close()
+			}
+			work.Wait()
+			t.Logf("meanwhile %d other calls were answered", answered.Load())
+			if answered.Load() < 1000 {
+				t.Error("that is no load")
+			}
+		})
+	})
+}
+
+// callOn calls again and again until the connection is closed: another program than the portmapper's, which no statistics
+// count. What UDP loses is sent again.
+func callOn(conn net.Conn, stream bool, answered *atomic.Uint64) {
+	call := oncrpc.AppendCall(nil, oncrpc.Call{XID: 7, Program: 100003, Version: 3})
+	reply := make([]byte, 24)
+	if stream {
+		call = append(oncrpc.BeginRecord(nil), call...)
+		oncrpc.EndRecord(call, 0)
+		reply = make([]byte, oncrpc.RecordMarkSize+24)
+	}
+	for {
+		if _, err := conn.Write(call); err != nil {
+			return
+		}
+		_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+		switch _, err := io.ReadFull(conn, reply); {
+		case err == nil:
+			answered.Add(1)
+		case stream || !errors.Is(err, os.ErrDeadlineExceeded):
+			return
+		}
+	}
+}
+
+// replayGolden compares the replies with those recorded. load is called when the subject serves.
+func replayGolden(t *testing.T, load func(t *testing.T, ns *bed.NS)) {
 	bed.InNamespace(t, bed.Options{}, func(t *testing.T, ns *bed.NS) {
 		exchanges := readLines[exchange](t, "rpcbind-1.2.6.jsonl")
 		differences := map[int]difference{}
@@ -117,6 +180,7 @@ func TestGolden(t *testing.T) {
 		ns.Start(t, bed.Gportmap)
 		// The server of the one registration in the recording that another SET wants to replace is alive.
 		ns.Hold(t, "tcp4", ":2049")
+		load(t, ns)
 		compared := 0
 		for i, e := range exchanges {
 			reply := e.replay(t, ns)
