@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"fmt"
 	"io"
 	"net"
@@ -12,7 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/gportmap/gportmap/internal/admin"
 	"github.com/gportmap/gportmap/internal/daemon"
@@ -126,21 +124,7 @@ func TestAdminGroupOfAnother(t *testing.T) {
 		t.Fatal(err)
 	}
 	args := append([]string{"--reuid", "65534", "--regid", "65534", "--clear-groups", os.Getenv(binaryEnv), "-f", "--admin-group", "4711"}, a.args()...)
-	cmd := exec.Command(setpriv, args...)
-	pipe, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	hung := time.AfterFunc(limit, func() { cmd.Process.Kill() })
-	t.Cleanup(func() {
-		hung.Stop()
-		cmd.Process.Kill()
-		cmd.Wait()
-	})
-	r := &running{cmd, bufio.NewReader(pipe), pipe}
+	r := launch(t, exec.Command(setpriv, args...))
 	r.until(t, "SupplementaryGroups=")
 	r.until(t, "started")
 	var s admin.Status

@@ -131,7 +131,14 @@ type running struct {
 // start runs gportmap -f and returns when it says that it started.
 func start(t *testing.T, args ...string) *running {
 	t.Helper()
-	cmd := exec.Command(os.Getenv(binaryEnv), append([]string{"-f"}, args...)...)
+	r := launch(t, exec.Command(os.Getenv(binaryEnv), append([]string{"-f"}, args...)...))
+	r.until(t, "started")
+	return r
+}
+
+// launch runs a daemon, or what becomes one, until the end of the test.
+func launch(t *testing.T, cmd *exec.Cmd) *running {
+	t.Helper()
 	pipe, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -145,9 +152,7 @@ func start(t *testing.T, args ...string) *running {
 		cmd.Process.Kill()
 		cmd.Wait()
 	})
-	r := &running{cmd, bufio.NewReader(pipe), pipe}
-	r.until(t, "started")
-	return r
+	return &running{cmd, bufio.NewReader(pipe), pipe}
 }
 
 // until reads the log up to a line that contains text, and returns that.
