@@ -201,22 +201,29 @@ const (
 // wait waits for something to do and returns how many events the poller has.
 func (l *streamLoop) wait() (int, error) {
 	timeout := l.timeout()
-	if !l.many || timeout == 0 {
-		return l.poller.Wait(timeout)
+	look := l.many && timeout != 0
+	if look {
+		l.many = false
 	}
-	l.many = false
-	if l.pass > 0 {
+	if look && l.pass > 0 {
 		l.pass--
-		return l.poller.Wait(timeout)
+		look = false
 	}
-	n, err := l.poller.Look(lookFor)
-	if n > 0 || err != nil {
-		l.passes = 0
-		return n, err
+	if look {
+		n, woken, err := l.poller.Look(lookFor)
+		if n > 0 || err != nil {
+			l.passes = 0
+			return n, err
+		}
+		if woken { // somebody asks for something: see once
+			return 0, nil
+		}
+		l.passes = min(2*l.passes+1, mostPasses)
+		l.pass = l.passes
+		timeout = l.timeout()
 	}
-	l.passes = min(2*l.passes+1, mostPasses)
-	l.pass = l.passes
-	return l.poller.Wait(l.timeout())
+	n, _, err := l.poller.Wait(timeout)
+	return n, err
 }
 
 // limit takes the time limits as they are now.

@@ -83,6 +83,8 @@ func (l *streamLoop) relieve() {
 	l.late++
 	l.shift.serving.leave() // it isn't to be closed meanwhile
 	l.shift = l.newShift()
+	// The shift that is late may have been woken for what it won't come to do: to take back from others, to end.
+	l.poller.Wake()
 	l.run()
 }
 

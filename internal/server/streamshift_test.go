@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/gportmap/gportmap/internal/portmap"
+	"github.com/gportmap/gportmap/internal/sys"
 )
 
 // slowly is a portmapper whose calls "slow" wait for a signal each, as for a disk.
@@ -225,4 +226,29 @@ func TestQuickCallsAllocateNothing(t *testing.T) {
 	if got := testing.AllocsPerRun(200, func() { r.exchange(c, calls, replies) }); got != 0 && r.shift == first {
 		t.Errorf("%v allocations, want 0", got)
 	}
+}
+
+// TestEndIsNotLostWithALateShift: what a shift was woken for, and didn't come to because a call took long, the next one does.
+func TestEndIsNotLostWithALateShift(t *testing.T) {
+	p := newSlowly()
+	local := listenLocal(t)
+	s := New(Config{Portmapper: p})
+	l, err := newStreamLoop(s, []*sys.Socket{local})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, other := dial(t, local), dial(t, local)
+	for l.open < 2 {
+		if err := l.once(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.send(record("slow"))
+	l.stop(time.Now().Add(aWhile))
+	go func() { l.failed = l.once() }() // the call and the end at once
+	<-p.begun
+	other.expectEnd()
+	close(p.let)
+	c.expect("re:slow")
+	<-l.ended
 }

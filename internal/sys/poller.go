@@ -78,16 +78,17 @@ func (p *Poller) control(op, fd int, token uint64, read, write bool) error {
 	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(p.fd, op, fd, &e))
 }
 
-// Wait waits for events, for the timeout at most (negative: for ever), or until somebody calls Wake, and returns how many
-// there are.
-func (p *Poller) Wait(timeout time.Duration) (int, error) {
+// Wait waits for events, for the timeout at most (negative: for ever), or until somebody calls Wake. It returns the number of
+// events, and whether there was a Wake since the last Wait or Look that reported one. Each Wake is reported once, so the
+// caller must then look for what its callers ask.
+func (p *Poller) Wait(timeout time.Duration) (n int, woken bool, err error) {
 	ms := -1
 	if timeout >= 0 {
 		ms = int(min((timeout+time.Millisecond-1)/time.Millisecond, 1<<30))
 	}
-	n, err := unix.EpollWait(p.fd, p.events, ms)
+	n, err = unix.EpollWait(p.fd, p.events, ms)
 	if err != nil && err != unix.EINTR {
-		return 0, os.NewSyscallError("epoll_wait", err)
+		return 0, false, os.NewSyscallError("epoll_wait", err)
 	}
 	return p.found(n)
 }
@@ -97,43 +98,43 @@ const lookYields = 4
 
 // Look is Wait for who expects something within microseconds: it doesn't sleep, but looks again and again, for the limit at
 // most. Whoever else is ready to run on this processor does so in between.
-func (p *Poller) Look(limit time.Duration) (int, error) {
+func (p *Poller) Look(limit time.Duration) (n int, woken bool, err error) {
 	begin := time.Now()
 	for i := 1; ; i++ {
 		n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.fd), uintptr(unsafe.Pointer(unsafe.SliceData(p.events))), uintptr(len(p.events)), 0, 0, 0)
 		switch {
 		case errno != 0 && errno != unix.EINTR:
-			return 0, os.NewSyscallError("epoll_pwait", errno)
+			return 0, false, os.NewSyscallError("epoll_pwait", errno)
 		case errno == 0 && n > 0:
 			return p.found(int(n))
 		case i%lookYields != 0:
 			continue
 		case time.Since(begin) > limit:
-			return 0, nil
+			return 0, false, nil
 		}
 		runtime.Gosched()
 		_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
 	}
 }
 
-// found takes note of n events and returns how many there are without that of Wake.
-func (p *Poller) found(n int) (int, error) {
+// found sorts n events: it returns how many are of descriptors, and whether one was that of Wake, which is over with that.
+func (p *Poller) found(n int) (found int, woken bool, err error) {
 	if now := time.Now(); now.Sub(p.yielded) > pollerYields {
 		p.yielded = now
 		runtime.Gosched() // see yieldEvery
 	}
-	found := 0
 	for _, e := range p.events[:max(n, 0)] {
 		if e.Fd == -1 && e.Pad == -1 {
 			if err := p.alarm.set(false); err != nil {
-				return 0, err
+				return 0, false, err
 			}
+			woken = true
 			continue
 		}
 		p.events[found] = e
 		found++
 	}
-	return found, nil
+	return found, woken, nil
 }
 
 // Event returns the event number i of the last Wait.
@@ -147,7 +148,7 @@ func (p *Poller) Event(i int) Event {
 	}
 }
 
-// Wake makes the Wait that waits, or the next one, return.
+// Wake makes the Wait or Look that waits, or the next one, return and say so.
 func (p *Poller) Wake() {
 	_ = p.alarm.set(true) // closed: nobody waits
 }

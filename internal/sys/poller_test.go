@@ -24,7 +24,7 @@ func newPoller(t *testing.T) *Poller {
 
 func wait(t *testing.T, p *Poller, timeout time.Duration) []Event {
 	t.Helper()
-	n, err := p.Wait(timeout)
+	n, _, err := p.Wait(timeout)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,16 +191,23 @@ func TestPollerLooks(t *testing.T) {
 		t.Fatal(err)
 	}
 	begin := time.Now()
-	if n, err := p.Look(time.Millisecond); n != 0 || err != nil || time.Since(begin) < time.Millisecond {
-		t.Errorf("nothing has happened: %d, %v after %v", n, err, time.Since(begin))
+	if n, woken, err := p.Look(time.Millisecond); n != 0 || woken || err != nil || time.Since(begin) < time.Millisecond {
+		t.Errorf("nothing has happened: %d, %v, %v after %v", n, woken, err, time.Since(begin))
 	}
 	p.Wake()
-	if n, err := p.Look(time.Minute); n != 0 || err != nil {
-		t.Errorf("woken: %d, %v", n, err)
+	if n, woken, err := p.Look(time.Minute); n != 0 || !woken || err != nil {
+		t.Errorf("woken: %d, %v, %v", n, woken, err)
 	}
 	time.AfterFunc(time.Millisecond, func() { _, _ = unix.Write(pair[1], []byte("x")) })
-	if n, err := p.Look(time.Minute); n != 1 || err != nil || p.Event(0) != (Event{5, true, false}) {
-		t.Errorf("one octet: %d, %v", n, err)
+	if n, woken, err := p.Look(time.Minute); n != 1 || woken || err != nil || p.Event(0) != (Event{5, true, false}) {
+		t.Errorf("one octet: %d, %v, %v", n, woken, err)
+	}
+	p.Wake()
+	if n, woken, err := p.Wait(-1); n != 1 || !woken || err != nil {
+		t.Errorf("one octet and woken: %d, %v, %v", n, woken, err)
+	}
+	if n, woken, err := p.Wait(-1); n != 1 || woken || err != nil {
+		t.Errorf("a Wake is told twice: %d, %v, %v", n, woken, err)
 	}
 }
 
