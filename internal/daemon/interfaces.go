@@ -112,12 +112,13 @@ func (i *interfaces) join(f sys.Interface) {
 }
 
 // watch calls changed with what there is now, before it returns, and then with each change until ctx ends; done is closed
-// when that is over.
-func (i *interfaces) watch(ctx context.Context) (done <-chan struct{}, err error) {
+// when that is over. If ctx ends before anything is known, the error is that of ctx.
+func (i *interfaces) watch(ctx context.Context) (done <-chan struct{}, _ error) {
 	first := make(chan error, 1)
 	over := make(chan struct{})
 	go func() {
 		defer close(over)
+		defer close(first) // also where ctx ended before there was anything to tell
 		known := false
 		for ctx.Err() == nil {
 			err := sys.WatchInterfaces(ctx, func(list []sys.Interface) {
@@ -128,7 +129,9 @@ func (i *interfaces) watch(ctx context.Context) (done <-chan struct{}, err error
 				}
 			})
 			if !known {
-				first <- err
+				if err != nil {
+					first <- err
+				}
 				return
 			}
 			if err != nil {
@@ -137,7 +140,11 @@ func (i *interfaces) watch(ctx context.Context) (done <-chan struct{}, err error
 			}
 		}
 	}()
-	if err := <-first; err != nil {
+	err, told := <-first
+	switch {
+	case !told:
+		return over, ctx.Err()
+	case err != nil:
 		return over, fmt.Errorf("%w; where address families are restricted, AF_NETLINK has to be allowed", err)
 	}
 	return over, nil

@@ -199,6 +199,9 @@ func serve(ctx context.Context, c Config, sockets []*sys.Socket, k *keeper, tabl
 	if err != nil {
 		end()
 		<-watched
+		if errors.Is(err, context.Canceled) {
+			return nil // told to end before it served
+		}
 		return WithExitCode(ExitSystem, err)
 	}
 	sc := server.Config{
@@ -241,6 +244,10 @@ func serve(ctx context.Context, c Config, sockets []*sys.Socket, k *keeper, tabl
 	})()
 	var unready error
 	err = s.Serve(serving, sockets, func() {
+		if ctx.Err() != nil { // told to end: nobody is to hear that we serve, and a takeover puts the other one back
+			stop()
+			return
+		}
 		if c.Ready != nil {
 			if unready = c.Ready(); unready != nil {
 				stop()
