@@ -27,13 +27,17 @@ type health struct {
 	reload   func() error                // reads again what can be read again
 
 	told string // the last status
+	owed bool   // the service manager didn't take that everything is served
 	hung bool   // the last probe failed
 }
 
-// ready tells that everything is served.
+// ready tells that everything is served. A service manager that doesn't take it is told again with the next beat, because it
+// waits for this.
 func (h *health) ready() {
 	h.told = h.status()
-	told(h.log, h.notifier.Ready(h.told))
+	err := h.notifier.Ready(h.told)
+	h.owed = err != nil
+	told(h.log, err)
 }
 
 // run watches until ctx ends. Each value of hangups has the configuration read again.
@@ -64,6 +68,10 @@ func (h *health) run(ctx context.Context, hangups <-chan os.Signal) {
 func (h *health) beat(ctx context.Context, limit time.Duration) {
 	if h.notifier.WatchdogInterval() > 0 && h.alive(ctx, limit) {
 		told(h.log, h.notifier.Alive())
+	}
+	if h.owed {
+		h.ready()
+		return
 	}
 	if now := h.status(); now != h.told {
 		h.told = now

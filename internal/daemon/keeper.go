@@ -1,7 +1,9 @@
 package daemon
 
 import (
+	"errors"
 	"log/slog"
+	"os"
 	"slices"
 	"sync"
 	"syscall"
@@ -23,6 +25,34 @@ const (
 // settleLimit is how long the end waits for the service manager to have taken everything.
 const settleLimit = 2 * time.Second
 
+// What the service manager takes in a second while we serve, of root's connections and of those of all others: it has other
+// work. A connection that is refused for this is tried again.
+const (
+	rootsRate  = 32
+	othersRate = 8
+)
+
+// A pace lets so many events pass in a second, and as many at once.
+type pace struct {
+	rate int
+	next time.Time // when all that passed would have, one by one
+}
+
+// pass tells whether an event may pass now.
+func (p *pace) pass(now time.Time) bool {
+	if now.Before(p.next.Add(-time.Second)) {
+		return false
+	}
+	if p.next.Before(now) {
+		p.next = now
+	}
+	p.next = p.next.Add(time.Second / time.Duration(p.rate))
+	return true
+}
+
+// stallPause is how long nothing more is given to a service manager that didn't take something in time.
+const stallPause = 10 * time.Second
+
 // keeper gives the service manager what is to outlive this process, within bounds, and takes back what an earlier one had
 // given. It is a server.Keeper.
 type keeper struct {
@@ -37,6 +67,9 @@ type keeper struct {
 	all   int // descriptors that are kept
 	kept  map[syscall.Conn]bool
 	over  bool // at the end something couldn't be kept: others aren't to wait for it as well
+
+	rootsPace, othersPace pace
+	stalled               time.Time // when it last didn't take something in time
 }
 
 func newKeeper(log *slog.Logger) *keeper {
@@ -44,7 +77,8 @@ func newKeeper(log *slog.Logger) *keeper {
 	if err != nil {
 		log.Warn("connections end with this process", "err", err)
 	}
-	return &keeper{log: log, store: store, kept: make(map[syscall.Conn]bool)}
+	return &keeper{log: log, store: store, kept: make(map[syscall.Conn]bool),
+		rootsPace: pace{rate: rootsRate}, othersPace: pace{rate: othersRate}}
 }
 
 // forServer returns what the server is to use, nil if nothing is kept.
@@ -55,24 +89,54 @@ func (k *keeper) forServer() server.Keeper {
 	return k
 }
 
-// Keep keeps a connection, if there is room.
+// Keep keeps a connection, if there is room, and while we serve not too many in a second.
 func (k *keeper) Keep(c syscall.Conn, from *portmap.Caller, atEnd bool) bool {
-	root := from.Transport == portmap.Local && from.HasUID && from.UID == 0
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	switch limit := k.store.Limit(); {
+	if !k.hasRoom(from, atEnd) {
+		return false
+	}
+	if now := time.Now(); !atEnd {
+		pace := &k.othersPace
+		if isRoot(from) {
+			pace = &k.rootsPace
+		}
+		if now.Sub(k.stalled) < stallPause || !pace.pass(now) {
+			return false
+		}
+	}
+	return k.keep(c, from, atEnd)
+}
+
+func isRoot(from *portmap.Caller) bool {
+	return from.Transport == portmap.Local && from.HasUID && from.UID == 0
+}
+
+// hasRoom tells whether there is room for a connection. The lock is held.
+func (k *keeper) hasRoom(from *portmap.Caller, atEnd bool) bool {
+	limit := k.store.Limit()
+	switch {
 	case k.all >= limit, k.over:
 		return false
 	case atEnd:
-	case root && k.roots >= limit/rootsShare, !root && len(k.kept)-k.roots >= limit/othersShare:
-		return false
+		return true
+	case isRoot(from):
+		return k.roots < limit/rootsShare
 	}
+	return len(k.kept)-k.roots < limit/othersShare
+}
+
+// keep gives a connection to the service manager. The lock is held.
+func (k *keeper) keep(c syscall.Conn, from *portmap.Caller, atEnd bool) bool {
 	if err := k.store.Keep(c); err != nil {
 		k.failed(err)
 		k.over = atEnd
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			k.stalled = time.Now()
+		}
 		return false
 	}
-	k.add(c, root)
+	k.add(c, isRoot(from))
 	return true
 }
 
@@ -134,6 +198,8 @@ func (k *keeper) takeBack(conns []*sys.Connection, lost []string) {
 // adopt adds connections that another portmapper had, which has ended, at most each of one user but root, and has them kept.
 // What there is no room for is closed: its clients make another.
 func (k *keeper) adopt(conns []*sys.Connection, each int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	users := make(map[uint32]int)
 	adopted := 0
 	for _, conn := range conns {
@@ -142,7 +208,7 @@ func (k *keeper) adopt(conns []*sys.Connection, each int) {
 			err = conn.Serve()
 		}
 		from := portmap.Caller{Transport: portmap.Local, UID: cred.UID, HasUID: true}
-		if users[cred.UID]++; err != nil || cred.UID != 0 && users[cred.UID] > each || k.store != nil && !k.Keep(conn, &from, false) {
+		if users[cred.UID]++; err != nil || cred.UID != 0 && users[cred.UID] > each || k.store != nil && !(k.hasRoom(&from, false) && k.keep(conn, &from, false)) {
 			conn.Close()
 			continue
 		}

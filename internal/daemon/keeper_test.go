@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/gportmap/gportmap/internal/portmap"
 	"github.com/gportmap/gportmap/internal/sys"
@@ -167,5 +168,54 @@ func TestKeeperAdoptsOfEach(t *testing.T) {
 	}
 	for _, conn := range k.connections {
 		conn.Close()
+	}
+}
+
+// TestPace lets as many pass at once as in a second, and then no more than the rate, whenever they come.
+func TestPace(t *testing.T) {
+	p, now := pace{rate: 8}, time.Unix(1000, 0)
+	passed := 0
+	for range 10 * 1000 { // ten seconds
+		if p.pass(now) {
+			passed++
+		}
+		now = now.Add(time.Millisecond)
+	}
+	if passed < 80 || passed > 90 {
+		t.Errorf("%d passed in ten seconds, want 8 in each and 9 at the start", passed)
+	}
+	now = now.Add(time.Hour)
+	passed = 0
+	for range 100 {
+		if p.pass(now) {
+			passed++
+		}
+	}
+	if passed < 8 || passed > 9 {
+		t.Errorf("%d passed at once, want 8 or 9", passed)
+	}
+}
+
+// TestKeeperIsInNoHurry has a service manager that takes nothing: it is left alone for a while.
+func TestKeeperIsInNoHurry(t *testing.T) {
+	m := manager(t)
+	t.Setenv("FDSTORE", "1000")
+	k := newKeeper(slog.New(slog.DiscardHandler))
+	user := &portmap.Caller{Transport: portmap.Local, HasUID: true, UID: 1000}
+	conns := connections(t, 20)
+	for _, c := range conns {
+		k.Keep(c, user, false)
+	}
+	if len(k.kept) < othersRate || len(k.kept) > othersRate+1 {
+		t.Errorf("%d were kept at once, want %d", len(k.kept), othersRate)
+	}
+	for heard(t, m) != "" {
+	}
+	k.stalled = time.Now()
+	if k.Keep(conns[19], &portmap.Caller{Transport: portmap.Local, HasUID: true}, false) {
+		t.Error("kept by a service manager that has just taken nothing")
+	}
+	if told := heard(t, m); told != "" {
+		t.Errorf("%q", told)
 	}
 }

@@ -24,17 +24,17 @@ type Keeper interface {
 	Forget(c syscall.Conn)
 }
 
-// lasting is how long a local connection has to last to be kept, unless it is root's: then it may be the kernel's, which is
-// never made anew, and is kept at once.
-const lasting = 5 * time.Second
+// DefaultKeepAfter is how long a local connection is idle after a call before it counts as one that stays, and is given to
+// the Keeper. Most connections are over before: they cost the service manager nothing.
+const DefaultKeepAfter = 2 * time.Second
 
 // keeping is what a connection has to do with the Keeper.
 type keeping struct {
 	conn    *sys.Connection // as the Keeper knows it
 	kept    bool
-	lasts   bool // is to be kept whenever its state is one that can be
-	tried   bool // to be kept; where there was no room it isn't tried again before the end
+	called  bool // a call was answered
 	adopted bool // from an earlier process, and nothing was answered yet
+	halved  bool // a part of a record is there, and left there; the poller reports what comes behind it
 	peeked  int  // octets that are being answered and are still to be taken off
 }
 
@@ -56,38 +56,16 @@ func (l *streamLoop) adopt(conn *sys.Connection) {
 	}
 	l.server.connections.enter(&from, bounds{}) // it was served already
 	if c := l.add(conn.FD(), from); c != nil && local && keeper != nil {
-		c.keeping = &keeping{conn: conn, kept: true, lasts: true, adopted: true}
+		c.keeping = &keeping{conn: conn, kept: true, adopted: true}
 	}
 }
 
-// consider decides whether a new local connection is one to keep, and when.
-func (l *streamLoop) consider(c *streamConnection) {
-	c.keeping = &keeping{conn: sys.ConnectionOf(c.fd)}
-	if isRoot(&c.stream.from) {
-		c.keeping.lasts = true
-		l.keep(c)
-		return
-	}
-	l.put(c, young)
-}
-
-// lasted is called when a local connection has lasted.
+// lasted is called when a local connection was idle for long enough after a call: it is kept from now on. Where there is no
+// room it is tried again after the same time.
 func (l *streamLoop) lasted(c *streamConnection) {
 	c.leave()
-	c.keeping.lasts = true
-	l.keep(c)
-}
-
-// keep has the connection kept from now on, if it is one to keep and nothing of a record is here.
-func (l *streamLoop) keep(c *streamConnection) {
 	k := c.keeping
-	if k == nil || !k.lasts || k.kept || c.stream.records.Pending() {
-		return
-	}
-	l.slowly(c, func() {
-		k.kept = l.server.config.Keeper.Keep(k.conn, &c.stream.from, false)
-		k.lasts, k.tried = k.kept, true
-	}, func() {})
+	l.slowly(c, func() { k.kept = l.server.config.Keeper.Keep(k.conn, &c.stream.from, false) }, func() { l.settle(c) })
 }
 
 // forget ends that, and goes on with next.
@@ -99,10 +77,22 @@ func (l *streamLoop) forget(c *streamConnection, next func()) {
 }
 
 // peeked answers the whole records among the n octets that were looked at, which are taken off the connection after that. An
-// unfinished one is read as ever: its rest may be long in coming, and the connection isn't kept until it has come.
+// unfinished one is left there: another process can go on with the connection, and nobody has to be told when half a record
+// comes. What is no record, or has no room here, is read as ever.
 func (l *streamLoop) peeked(c *streamConnection, n int) {
-	k, whole := c.keeping, wholeRecords(l.shift.in[:n])
+	k := c.keeping
+	whole, sound := wholeRecords(l.shift.in[:n], c.stream.records.Limit)
+	halved := whole == 0 && sound && n < len(l.shift.in) && !sys.Ended(c.fd)
+	if halved != k.halved {
+		if l.poller.WatchInput(c.fd, uint64(c.slot), halved) != nil {
+			l.close(c)
+			return
+		}
+		k.halved = halved
+	}
 	switch {
+	case halved:
+		return
 	case whole == 0:
 		l.forget(c, func() {}) // and it is still readable
 		return
@@ -156,23 +146,27 @@ func (l *streamLoop) take(c *streamConnection, n int) bool {
 	return true
 }
 
-// wholeRecords returns how many octets of b, which begins with a record mark, belong to whole records. What is no record
-// isn't whole either.
-func wholeRecords(b []byte) int {
+// wholeRecords returns how many octets of b, which begins with a record mark, belong to whole records, and whether the rest
+// can become one of at most limit octets.
+func wholeRecords(b []byte, limit int) (whole int, sound bool) {
 	const last = 1 << 31 // of a record's fragments, see pkg/oncrpc
-	whole := 0
+	record := 0          // octets of the one that isn't whole
 	for at := 0; len(b)-at >= oncrpc.RecordMarkSize; {
 		mark := binary.BigEndian.Uint32(b[at:])
 		size := int(mark &^ last)
+		if size > limit-record || size == 0 && mark&last == 0 {
+			return whole, false
+		}
 		if size > len(b)-at-oncrpc.RecordMarkSize {
 			break
 		}
 		at += oncrpc.RecordMarkSize + size
+		record += size
 		if mark&last != 0 {
-			whole = at
+			whole, record = at, 0
 		}
 	}
-	return whole
+	return whole, true
 }
 
 // outlives tells whether a socket goes on without us: then what has arrived there waits for the next process.

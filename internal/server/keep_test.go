@@ -134,7 +134,9 @@ func (s *shelf) take() []*sys.Connection {
 func keepers(t *testing.T, conns ...*sys.Connection) (Config, *shelf) {
 	s := newShelf(t)
 	loopback := loopbackIndex(t)
-	return Config{Portmapper: &fake{}, Keeper: s, Connections: conns, Loopback: func(i uint32) bool { return i == loopback }}, s
+	return Config{
+		Portmapper: &fake{}, Keeper: s, Connections: conns, Loopback: func(i uint32) bool { return i == loopback }, KeepAfter: time.Millisecond,
+	}, s
 }
 
 // asNew takes the deadlines from sockets that the end of a server left there, as they are in another process.
@@ -146,11 +148,14 @@ func asNew(sockets ...*sys.Socket) {
 	}
 }
 
-// rootOnly skips a test in which connections are to be kept at once.
-func rootOnly(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: only root's connections are kept at once")
-	}
+// connect makes a call on a new connection and waits until that is kept.
+func (s *shelf) connect(local *sys.Socket) *client {
+	s.t.Helper()
+	c := dial(s.t, local)
+	c.send(record("first"))
+	c.expect("re:first")
+	s.await("keep")
+	return c
 }
 
 // TestConnectionsOutliveAServer has two clients, local and over TCP, of a server that ends: what they send then the next
@@ -216,14 +221,16 @@ func TestRecordThatIsHalfThereWhenAServerEnds(t *testing.T) {
 // TestCallsAreTakenOffAfterTheirReply looks at a kept connection while its call is being answered: if the process died now,
 // the call would still be there. Afterwards it isn't.
 func TestCallsAreTakenOffAfterTheirReply(t *testing.T) {
-	rootOnly(t)
 	local := listenLocal(t)
 	c, kept := keepers(t)
 	seen := newGate()
-	c.Portmapper.(*fake).observe = seen.observe
+	c.Portmapper.(*fake).observe = func(call []byte, from portmap.Caller) {
+		if string(call) != "first" {
+			seen.observe(call, from)
+		}
+	}
 	start(t, c, local)
-	client := dial(t, local)
-	kept.await("keep")
+	client := kept.connect(local)
 	client.send(record("a", "bb"))
 	seen.wait(t, "a")
 	if got := kept.peek(); !bytes.Equal(got, record("a", "bb")) {
@@ -262,20 +269,56 @@ func waiting(t *testing.T, c syscall.Conn) []byte {
 	return b[:max(n, 0)]
 }
 
-// TestConnectionInAnUncertainStateIsNotKept sends half a record, and then doesn't read its replies: in the meantime another
-// process couldn't go on.
-func TestConnectionInAnUncertainStateIsNotKept(t *testing.T) {
-	rootOnly(t)
+// TestHalvesAreLeftThere sends a call in pieces on a connection that is kept: that it is kept doesn't change, and another
+// process finds what has come.
+func TestHalvesAreLeftThere(t *testing.T) {
 	local := listenLocal(t)
 	c, kept := keepers(t)
 	start(t, c, local)
-	client := dial(t, local)
+	client := kept.connect(local)
+	call := slices.Concat(fragment(false, "a"), fragment(true, "a"))
+	for range 20 {
+		for i := range call {
+			client.send(call[i : i+1])
+			if i%3 == 0 {
+				time.Sleep(100 * time.Microsecond)
+			}
+		}
+		client.expect("re:aa")
+	}
+	client.send(slices.Concat(record("b"), call[:7]))
+	client.expect("re:b")
+	for end := time.Now().Add(aWhile); !bytes.Equal(kept.peek(), call[:7]); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%q is there, want the half of a record", kept.peek())
+		}
+	}
 	kept.await("keep")
-	client.send(record("aa")[:5])
+	// The other end closes with a half on the way: the connection is closed.
+	client.Close()
 	kept.await("keep", "forget")
-	client.send(record("aa")[5:])
-	client.expect("re:aa")
-	kept.await("keep", "forget", "keep")
+}
+
+// TestNoRecordOnAKeptConnection closes it as it closes others.
+func TestNoRecordOnAKeptConnection(t *testing.T) {
+	for _, b := range [][]byte{{0x7f, 0xff, 0xff, 0xff}, {0x80, 0, 0xff, 0xff}, fragment(false, "")} {
+		local := listenLocal(t)
+		c, kept := keepers(t)
+		start(t, c, local)
+		client := kept.connect(local)
+		client.send(slices.Concat(record("a"), b))
+		client.expect("re:a")
+		client.expectEnd()
+		kept.await("keep", "forget")
+	}
+}
+
+// TestConnectionInAnUncertainStateIsNotKept doesn't read its replies: in the meantime another process couldn't go on.
+func TestConnectionInAnUncertainStateIsNotKept(t *testing.T) {
+	local := listenLocal(t)
+	c, kept := keepers(t)
+	start(t, c, local)
+	client := kept.connect(local)
 	long := strings.Repeat("x", DefaultMaxRecord)
 	var calls, want []string
 	for range 100 {
@@ -291,7 +334,7 @@ func TestConnectionInAnUncertainStateIsNotKept(t *testing.T) {
 			}
 		}
 	}()
-	kept.await("keep", "forget", "keep", "forget")
+	kept.await("keep", "forget")
 	client.expect(want...)
 	<-sent
 	client.send(record("b"))
@@ -303,14 +346,16 @@ func TestConnectionInAnUncertainStateIsNotKept(t *testing.T) {
 
 // TestCallThatEndsAProcess is answered by the next one, and if that ends as well it isn't there for a third.
 func TestCallThatEndsAProcess(t *testing.T) {
-	rootOnly(t)
 	local := listenLocal(t)
 	c, kept := keepers(t)
 	seen := newGate()
-	c.Portmapper.(*fake).observe = seen.observe
+	c.Portmapper.(*fake).observe = func(call []byte, from portmap.Caller) {
+		if string(call) != "first" {
+			seen.observe(call, from)
+		}
+	}
 	start(t, c, local) // hangs in the call instead of dying, which the test needs to survive
-	client := dial(t, local)
-	kept.await("keep")
+	client := kept.connect(local)
 	client.send(record("evil", "b"))
 	seen.wait(t, "evil")
 	defer close(seen.let)
@@ -333,55 +378,51 @@ func TestCallThatEndsAProcess(t *testing.T) {
 
 // TestKeptConnectionIsForgottenWithAMistake closes it for the client as well, at once.
 func TestKeptConnectionIsForgottenWithAMistake(t *testing.T) {
-	rootOnly(t)
 	local := listenLocal(t)
 	c, kept := keepers(t)
 	start(t, c, local)
-	client := dial(t, local)
-	kept.await("keep")
+	client := kept.connect(local)
 	client.send(record("a", "!bad", "b"))
 	client.expect("re:a")
 	client.expectEnd()
 	kept.await("keep", "forget")
 }
 
-// TestLastingConnections is about those of other users, which the test's own is made to be by what the server believes.
-func TestLastingConnections(t *testing.T) {
+// TestOnlyIdleConnectionsAreKept: one that is busy, or that brought no call, costs the Keeper nothing.
+func TestOnlyIdleConnectionsAreKept(t *testing.T) {
 	c, kept := keepers(t)
-	c.Keeper = nil // for now
+	c.KeepAfter = time.Hour
 	r := newStreamRig(t, c, listenLocal(t))
 	client := r.dial()
-	r.server.config.Keeper = kept
 	held := r.table[0]
-	held.stream.from.UID = 1000
-	r.consider(held)
-	if held.isKept() || held.list != &r.lists[local][young] {
-		t.Fatal("kept at once, or not considered")
+	if held.isKept() || held.list != nil {
+		t.Fatal("considered before it made a call")
 	}
-	client.send(record("a"))
-	r.step()
-	client.expect("re:a")
-	if held.isKept() || held.list != &r.lists[local][young] {
-		t.Fatal("kept before it has lasted")
+	later := func(d time.Duration) {
+		r.now += d
+		r.expire()
 	}
-	r.now += lasting
-	r.expire()
+	for range 10 {
+		client.send(record("a"))
+		r.step()
+		client.expect("re:a")
+		later(59 * time.Minute)
+		if held.isKept() || held.list != &r.lists[local][young] {
+			t.Fatal("kept before it was idle for long enough")
+		}
+		r.now = r.server.clock()
+	}
+	kept.full = true
+	later(time.Hour)
+	if held.isKept() || held.list != &r.lists[local][young] {
+		t.Error("kept where there is no room, or not to be tried again")
+	}
+	kept.full = false
+	later(time.Hour)
 	if !held.isKept() || held.list != nil {
-		t.Error("not kept when it has lasted")
+		t.Error("not kept when it was idle")
 	}
 	kept.await("keep")
-	kept.full = true
-	r.forget(held, func() {})
-	r.keep(held)
-	if held.isKept() || held.keeping.lasts {
-		t.Error("kept where there is no room")
-	}
-	client.send(record("b"))
-	r.step()
-	client.expect("re:b")
-	if held.list != nil {
-		t.Error("it is tried again")
-	}
 }
 
 func TestWholeRecords(t *testing.T) {
@@ -394,13 +435,18 @@ func TestWholeRecords(t *testing.T) {
 		case n >= 11:
 			want = 11
 		}
-		if got := wholeRecords(two[:n]); got != want {
-			t.Errorf("of %d octets %d, want %d", n, got, want)
+		if got, sound := wholeRecords(two[:n], 3); got != want || !sound {
+			t.Errorf("of %d octets %d, %v, want %d", n, got, sound, want)
 		}
 	}
-	for _, b := range [][]byte{nil, {0x7f, 0xff, 0xff, 0xff}, {0xff, 0xff, 0xff, 0xff, 1}, fragment(false, "")} {
-		if got := wholeRecords(b); got != 0 {
-			t.Errorf("%x: %d", b, got)
+	for _, b := range [][]byte{nil, {0x80, 0, 0, 1}, {0, 0, 0, 3, 1}} {
+		if got, sound := wholeRecords(b, 3); got != 0 || !sound {
+			t.Errorf("%x: %d, %v", b, got, sound)
+		}
+	}
+	for _, b := range [][]byte{{0x7f, 0xff, 0xff, 0xff}, {0xff, 0xff, 0xff, 0xff, 1}, fragment(false, ""), slices.Concat(fragment(false, "ab"), fragment(true, "cd"))} {
+		if got, sound := wholeRecords(b, 3); got != 0 || sound {
+			t.Errorf("%x: %d, %v", b, got, sound)
 		}
 	}
 }

@@ -70,6 +70,8 @@ type Config struct {
 
 	// Keeper, if not nil, keeps connections of this host beyond the end of this process.
 	Keeper Keeper
+	// KeepAfter is how long a local connection is idle after a call before it is given to the Keeper.
+	KeepAfter time.Duration
 	// Connections are those that an earlier process had kept, to go on with.
 	Connections []*sys.Connection
 
@@ -100,6 +102,7 @@ func (c Config) withDefaults() Config {
 	c.IdleTimeout = cmp.Or(c.IdleTimeout, DefaultIdleTimeout)
 	c.RecordTimeout = cmp.Or(c.RecordTimeout, DefaultRecordTimeout)
 	c.WriteTimeout = cmp.Or(c.WriteTimeout, DefaultWriteTimeout)
+	c.KeepAfter = cmp.Or(c.KeepAfter, DefaultKeepAfter)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}

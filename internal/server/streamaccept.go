@@ -118,7 +118,7 @@ func (l *streamLoop) enter(fd int, from portmap.Caller) {
 		return
 	}
 	if s.config.Keeper != nil && c.local() && !from.Self && l.end.Load() == 0 {
-		l.consider(c)
+		c.keeping = &keeping{conn: sys.ConnectionOf(c.fd)}
 	}
 }
 

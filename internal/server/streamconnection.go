@@ -182,7 +182,8 @@ func (l *streamLoop) answered(c *streamConnection, s *shift, read time.Duration,
 		l.giveBack(c)
 		c.closing = true
 	}
-	if c.keeping != nil {
+	if k := c.keeping; k != nil {
+		k.called = k.called || taken > 0
 		l.settleKept(c)
 		return
 	}
@@ -236,20 +237,15 @@ func (l *streamLoop) settle(c *streamConnection) {
 	}
 }
 
-// rest lets c wait for input. A local connection has all the time in the world.
+// rest lets c wait for input. A local connection may do so for ever.
 func (l *streamLoop) rest(c *streamConnection, list int) {
-	if !c.local() {
-		l.put(c, list)
-		return
-	}
 	switch k := c.keeping; {
-	case k == nil || k.lasts || k.tried:
-		c.leave()
-	case !l.isIn(c, young):
+	case !c.local():
+		l.put(c, list)
+	case list == idle && k != nil && k.called && !k.kept:
 		l.put(c, young)
-	}
-	if list == idle {
-		l.keep(c)
+	default:
+		c.leave()
 	}
 }
 

@@ -232,7 +232,7 @@ func (l *streamLoop) limit() {
 	for i := range l.lists {
 		p := &l.lists[i]
 		p[idle].limit, p[pending].limit = limits.IdleTimeout, limits.RecordTimeout
-		p[blocked].limit, p[lingers].limit, p[young].limit = limits.WriteTimeout, lingerTime, lasting
+		p[blocked].limit, p[lingers].limit, p[young].limit = limits.WriteTimeout, lingerTime, limits.KeepAfter
 	}
 }
 

@@ -11,16 +11,20 @@ import (
 )
 
 // A Notifier tells the service manager how the daemon fares (sd_notify(3)). A nil *Notifier does nothing.
-type Notifier struct{ watchdog time.Duration }
+type Notifier struct {
+	manager  managerSocket
+	watchdog time.Duration
+}
 
 // NewNotifier returns nil if no service manager listens, that is, NOTIFY_SOCKET is unset or empty.
 func NewNotifier() *Notifier {
-	if os.Getenv("NOTIFY_SOCKET") == "" {
+	path := os.Getenv("NOTIFY_SOCKET")
+	if path == "" {
 		return nil
 	}
 	// An interval that can't be read is none: whoever set it doesn't wait for us either.
 	watchdog, _ := daemon.SdWatchdogEnabled(false)
-	return &Notifier{watchdog: watchdog}
+	return &Notifier{manager: managerSocket{path: path}, watchdog: watchdog}
 }
 
 // Ready says that the daemon serves, and how, in one line for systemctl status.
@@ -55,8 +59,8 @@ func (n *Notifier) notify(state string) error {
 	if n == nil {
 		return nil
 	}
-	if _, err := daemon.SdNotify(false, state); err != nil {
-		return fmt.Errorf("notify the service manager at %s: %w", os.Getenv("NOTIFY_SOCKET"), err)
+	if err := n.manager.send(state, -1); err != nil {
+		return fmt.Errorf("notify the service manager at %s: %w", n.manager.path, err)
 	}
 	return nil
 }

@@ -64,10 +64,25 @@ func (p *Poller) Change(fd int, token uint64, read, write bool) error {
 	return p.control(unix.EPOLL_CTL_MOD, fd, token, read, write)
 }
 
+// WatchInput changes what a descriptor is watched for to its input. With onlyNew it is reported once, and again when more
+// has come: some is there that is not to be read yet (EPOLLET).
+func (p *Poller) WatchInput(fd int, token uint64, onlyNew bool) error {
+	e := event(token, true, false)
+	if onlyNew {
+		e.Events |= unix.EPOLLET
+	}
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(p.fd, unix.EPOLL_CTL_MOD, fd, &e))
+}
+
 // Ignore ends the watching of a descriptor.
 func (p *Poller) Ignore(fd int) error { return p.control(unix.EPOLL_CTL_DEL, fd, 0, false, false) }
 
 func (p *Poller) control(op, fd int, token uint64, read, write bool) error {
+	e := event(token, read, write)
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(p.fd, op, fd, &e))
+}
+
+func event(token uint64, read, write bool) unix.EpollEvent {
 	e := unix.EpollEvent{Fd: int32(token), Pad: int32(token >> 32)} // the two are the kernel's 64 bits of user data
 	if read {
 		e.Events |= unix.EPOLLIN
@@ -75,7 +90,7 @@ func (p *Poller) control(op, fd int, token uint64, read, write bool) error {
 	if write {
 		e.Events |= unix.EPOLLOUT
 	}
-	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(p.fd, op, fd, &e))
+	return e
 }
 
 // Wait waits for events, for the timeout at most (negative: for ever), or until somebody calls Wake. It returns the number of
@@ -210,6 +225,13 @@ func ReadNow(fd int, b []byte) (int, error) { return receiveNow(fd, b, 0) }
 
 // PeekNow is ReadNow of what stays there.
 func PeekNow(fd int, b []byte) (int, error) { return receiveNow(fd, b, unix.MSG_PEEK) }
+
+// Ended tells whether nothing more will come from the other end of a connection than what is there.
+func Ended(fd int) bool {
+	fds := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+	n, err := unix.Poll(fds[:], 0)
+	return n > 0 && err == nil
+}
 
 func receiveNow(fd int, b []byte, flags uintptr) (int, error) {
 	n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_DONTWAIT|flags, 0, 0)

@@ -3,7 +3,6 @@ package sys
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -16,15 +15,12 @@ import (
 // keptPrefix begins the names of what is given to a [Store].
 const keptPrefix = "kept-"
 
-// storePatience is how long the service manager may take to take a message.
-const storePatience = time.Second
-
 // A Store keeps sockets open with the service manager beyond the end of this process, also a sudden one: systemd's file
 // descriptor store (FDSTORE=1 in sd_notify(3)). [Activation] has them in the next process. Systemd forgets by itself what
 // it sees hung up, and everything when the service is stopped and not started again. A nil *Store keeps nothing.
 type Store struct {
-	conn  *net.UnixConn
-	limit int
+	manager managerSocket
+	limit   int
 }
 
 // NewStore returns nil if the service manager keeps nothing for us: NOTIFY_SOCKET or FDSTORE isn't set. The latter says how
@@ -42,11 +38,11 @@ func NewStore() (*Store, error) {
 		return nil, nil
 	}
 	// The service manager judges by the process that sends, so no other may have the socket.
-	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
-	if err != nil {
+	store := &Store{manager: managerSocket{path: path}, limit: int(n)}
+	if err := store.manager.dial(); err != nil {
 		return nil, fmt.Errorf("descriptor store: %w", err)
 	}
-	return &Store{conn: conn, limit: int(n)}, nil
+	return store, nil
 }
 
 // Limit is how many descriptors are kept at most.
@@ -119,30 +115,8 @@ func (s *Store) Settle(limit time.Duration) error {
 	return nil
 }
 
-// send sends a message with a descriptor, unless that is negative.
 func (s *Store) send(message string, fd int) error {
-	var rights []byte
-	if fd >= 0 {
-		rights = unix.UnixRights(fd)
-	}
-	raw, err := s.conn.SyscallConn()
-	if err == nil {
-		err = s.conn.SetWriteDeadline(time.Now().Add(storePatience))
-	}
-	if err == nil {
-		var sent error
-		err = raw.Write(func(socket uintptr) bool { // package net sends descriptors over sockets without a peer alone
-			sent = unix.Sendmsg(int(socket), []byte(message), rights, nil, 0)
-			for sent == unix.EINTR {
-				sent = unix.Sendmsg(int(socket), []byte(message), rights, nil, 0)
-			}
-			return sent != unix.EAGAIN
-		})
-		if err == nil {
-			err = os.NewSyscallError("sendmsg", sent)
-		}
-	}
-	if err != nil {
+	if err := s.manager.send(message, fd); err != nil {
 		return fmt.Errorf("descriptor store: %s: %w", strings.ReplaceAll(message, "\n", " "), err)
 	}
 	return nil

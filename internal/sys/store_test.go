@@ -84,7 +84,7 @@ func testStore(t *testing.T) *Store {
 	if err != nil || s == nil {
 		t.Fatalf("NewStore: %v, %v", s, err)
 	}
-	t.Cleanup(func() { s.conn.Close() })
+	t.Cleanup(func() { s.manager.conn.Close() })
 	return s
 }
 
