@@ -82,6 +82,14 @@ func parse(args []string, more ...func(*pflag.FlagSet)) (options, error) {
 		if err == nil {
 			err = again.fileError
 		}
+		switch {
+		case err != nil:
+		case again.file == "" && o.file != "":
+			// Without it everybody would be let in whom the file kept out.
+			err = configError(fmt.Errorf("configuration: %s is gone; put it back, empty if nothing is to be configured", o.file))
+		default:
+			o.file = again.file
+		}
 		return again.Config, restartKeys(o.said, again.said), err
 	}
 	return o, nil

@@ -167,11 +167,14 @@ func stop(ctx context.Context, o options, _ controlFlags, stdout io.Writer) (int
 // exitNotRunning is LSB's exit code of an action for which the service would have to run.
 const exitNotRunning = 7
 
-// reload has the daemon read its configuration.
-func reload(ctx context.Context, o options, _ controlFlags, _ io.Writer) (int, error) {
-	err := daemon.Reload(ctx, o.Config)
+// reload has the daemon read its configuration, and says what of it takes a restart.
+func reload(ctx context.Context, o options, _ controlFlags, stdout io.Writer) (int, error) {
+	restart, err := daemon.Reload(ctx, o.Config)
 	if errors.Is(err, daemon.ErrNotRunning) {
 		return exitNotRunning, err
+	}
+	if len(restart) > 0 {
+		_, err = fmt.Fprintf(stdout, "reloaded; these settings take a restart: %s\n", strings.Join(restart, ", "))
 	}
 	return daemon.ExitCode(err), err
 }

@@ -3,6 +3,7 @@
 //
 //	GET /v1/status         a Status
 //	GET /v1/registrations  a list of Registrations, with the processes that hold their ports
+//	GET /v1/reload         a Reload
 //	GET /metrics           Prometheus's text format
 //
 // It is HTTP/1.1 without net/http, which alone would take the daemon over its limits of size: 1.6 MiB of memory while idle
@@ -70,6 +71,14 @@ type State struct {
 	Writes   uint64    `json:"writes"`
 	Failures uint64    `json:"failures"`
 	Written  time.Time `json:"written"` // the last time
+}
+
+// Reload tells of the times that the daemon read its configuration again.
+type Reload struct {
+	Begun   uint64   `json:"begun"`             // how many began; one that began after a change counts it
+	Ended   uint64   `json:"ended"`             // how many ended, of which the last one had this result
+	Error   string   `json:"error,omitempty"`   // why everything stayed as it was
+	Restart []string `json:"restart,omitempty"` // settings that only a start applies
 }
 
 // Client is one who called lately.

@@ -28,6 +28,7 @@ const (
 type Source interface {
 	Status() Status
 	Registrations() []Registration
+	Reload() Reload
 	Metrics() []byte // in the format of metrics.ContentType
 }
 
@@ -148,11 +149,13 @@ func (s *Server) tell(conn net.Conn, path string, metricsOnly, body bool) {
 		document = s.source.Status()
 	case path == "/v1/registrations":
 		document = s.source.Registrations()
+	case path == "/v1/reload":
+		document = s.source.Reload()
 	}
 	if document == nil {
 		paths := "/metrics\n"
 		if !metricsOnly {
-			paths += "/v1/status\n/v1/registrations\n"
+			paths += "/v1/status\n/v1/registrations\n/v1/reload\n"
 		}
 		respond(conn, "404 Not Found", "text/plain", []byte("what there is:\n"+paths), body)
 		return

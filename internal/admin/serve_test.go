@@ -23,6 +23,7 @@ func (source) Status() Status {
 	return Status{Version: "v1", Registrations: Registered{Alive: 2, Dead: 1}}
 }
 func (source) Registrations() []Registration { return []Registration{{Program: 100003, Netid: "tcp"}} }
+func (source) Reload() Reload                { return Reload{Begun: 2, Ended: 1, Error: "x"} }
 func (source) Metrics() []byte               { return []byte("a 1\n") }
 
 // serve returns the path of a local socket and the address of a TCP socket for metrics.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/gportmap/gportmap/internal/sys"
@@ -22,9 +23,10 @@ const (
 type health struct {
 	log      *slog.Logger
 	notifier *sys.Notifier
-	probe    func(context.Context) error // asks every socket whether it is served
-	status   func() string               // one line for systemctl status
-	reload   func() error                // reads again what can be read again
+	probe    func(context.Context) error          // asks every socket whether it is served
+	status   func() string                        // one line for systemctl status
+	reload   func() (restart []string, err error) // reads again what can be read again
+	reloads  *reloads
 
 	told string // the last status
 	owed bool   // the service manager didn't take that everything is served
@@ -100,11 +102,17 @@ func (h *health) alive(ctx context.Context, limit time.Duration) bool {
 
 // reloading reads the configuration again, and says so before and after: systemctl reload waits for it.
 func (h *health) reloading() {
+	h.reloads.begin()
 	told(h.log, h.notifier.Reloading())
-	if err := h.reload(); err != nil {
+	restart, err := h.reload()
+	if err != nil {
 		h.log.Error("SIGHUP: the configuration stays as it was", "err", oneLine(err))
 	} else {
 		h.log.Info("SIGHUP: reloaded")
 	}
+	if len(restart) > 0 {
+		h.log.Warn("these settings take a restart: " + strings.Join(restart, ", "))
+	}
 	h.ready()
+	h.reloads.end(restart, err)
 }

@@ -77,12 +77,16 @@ func TestHealthOfAHungDaemon(t *testing.T) {
 func TestHealthWithoutAServiceManager(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", "")
 	t.Setenv("WATCHDOG_USEC", "1000000")
-	reloads := make(chan struct{})
+	hungup := make(chan struct{})
 	h := &health{
 		log: slog.New(slog.DiscardHandler), notifier: sys.NewNotifier(),
 		probe:  func(context.Context) error { t.Error("probed for nobody"); return nil },
 		status: func() string { return "" },
-		reload: func() error { reloads <- struct{}{}; return errors.New("and it stays as it was") },
+		reload: func() ([]string, error) {
+			hungup <- struct{}{}
+			return nil, errors.New("and it stays as it was")
+		},
+		reloads: new(reloads),
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	hangups := make(chan os.Signal)
@@ -90,10 +94,13 @@ func TestHealthWithoutAServiceManager(t *testing.T) {
 	go func() { defer close(done); h.run(ctx, hangups) }()
 	for range 3 {
 		hangups <- os.Interrupt
-		<-reloads
+		<-hungup
 	}
 	cancel()
 	<-done
+	if last := h.reloads.document(); last.Begun != 3 || last.Ended != 3 || last.Error != "and it stays as it was" {
+		t.Errorf("%+v", last)
+	}
 }
 
 // TestHealthAtTheEnd doesn't take a probe that was cut short for a hang.

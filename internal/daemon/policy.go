@@ -26,7 +26,7 @@ type door struct {
 	policy *access.Policy
 	paths  [3]string // hosts.allow, hosts.deny, hosts
 
-	mu    sync.Mutex // held while the rules are changed
+	mu    sync.Mutex // held from when the lists are read until they count: what was read first must not replace what came later
 	rules access.Rules
 	hosts *access.HostsAccess
 }
@@ -37,7 +37,7 @@ func newDoor(c Config, host *interfaces) (*door, error) {
 		c.Log.Warn("insecure: callers of every host may register and unregister")
 	}
 	began := time.Now()
-	d := &door{log: c.Log, rules: c.Rules, paths: [3]string{access.HostsAllowPath, access.HostsDenyPath, access.HostsPath}}
+	d := &door{log: c.Log, paths: [3]string{access.HostsAllowPath, access.HostsDenyPath, access.HostsPath}}
 	d.policy = &access.Policy{
 		Insecure:      c.Insecure,
 		SocketOwner:   socketOwner,
@@ -50,11 +50,9 @@ func newDoor(c Config, host *interfaces) (*door, error) {
 			c.Log.Warn("the kernel doesn't tell who calls over loopback: taking ports below 1024 for root's, all others for nobody's", "err", err)
 		},
 	}
-	hosts, err := d.read()
-	if err != nil {
+	if err := d.reload(c.Rules); err != nil {
 		return nil, WithExitCode(ExitConfig, err)
 	}
-	d.set(d.rules, hosts)
 	return d, nil
 }
 
@@ -63,10 +61,9 @@ func (d *door) read() (*access.HostsAccess, error) {
 	return access.ReadHostsAccess(os.ReadFile, d.paths[0], d.paths[1], d.paths[2])
 }
 
-// set lets rules and access lists count from now on, and tells what in the lists is not honoured if they are new.
+// set lets rules and access lists count from now on, and tells what in the lists is not honoured if they are new. The lock is
+// held.
 func (d *door) set(rules access.Rules, hosts *access.HostsAccess) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	if hosts != d.hosts {
 		for _, w := range hosts.Warnings() {
 			d.log.Warn(w)
@@ -77,20 +74,35 @@ func (d *door) set(rules access.Rules, hosts *access.HostsAccess) {
 	d.policy.SetRules(rules)
 }
 
-func (d *door) current() (access.Rules, *access.HostsAccess) {
+// reload reads the access lists, and lets them and the rules count. After an error nothing has changed.
+func (d *door) reload(rules access.Rules) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.rules, d.hosts
-}
-
-// reload lets other rules count.
-func (d *door) reload(rules access.Rules) {
-	_, hosts := d.current()
+	hosts, err := d.read()
+	if err != nil {
+		return err
+	}
 	d.set(rules, hosts)
+	return nil
 }
 
-// watch reads the access lists again when one of their files has changed, until ctx ends; done is closed then. Lists that
-// can't be read leave those before in force.
+// reread reads the access lists again, and lets them count if they have changed. Lists that can't be read leave those before in
+// force. It returns the files to watch.
+func (d *door) reread() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now, err := d.read()
+	switch {
+	case err != nil:
+		d.log.Error("hosts.allow and hosts.deny as they were stay in force", "err", err)
+	case !now.Same(d.hosts):
+		d.log.Info("hosts.allow and hosts.deny were read again")
+		d.set(d.rules, now)
+	}
+	return d.hosts.Files()
+}
+
+// watch reads the access lists again when one of their files has changed, until ctx ends; done is closed then.
 func (d *door) watch(ctx context.Context) (done <-chan struct{}) {
 	over := make(chan struct{})
 	go func() {
@@ -105,31 +117,21 @@ func (d *door) watch(ctx context.Context) (done <-chan struct{}) {
 	return over
 }
 
-// watchOnce reads the lists once they are watched, so that no change is missed in between, and waits for the next.
+// watchOnce reads the lists once they are watched, so that no change is missed in between, and with each change until other
+// files are to be watched.
 func (d *door) watchOnce(ctx context.Context) error {
-	_, hosts := d.current()
-	w, err := sys.WatchFiles(hosts.Files())
+	watched := d.reread()
+	w, err := sys.WatchFiles(watched)
 	if err != nil {
 		return err
 	}
 	defer w.Close()
-	for {
-		now, err := d.read()
-		rules, before := d.current()
-		switch {
-		case err != nil:
-			d.log.Error("hosts.allow and hosts.deny as they were stay in force", "err", err)
-		case !now.Same(before):
-			d.log.Info("hosts.allow and hosts.deny were read again")
-			d.set(rules, now)
-			if !slices.Equal(now.Files(), before.Files()) {
-				return nil
-			}
-		}
+	for slices.Equal(d.reread(), watched) {
 		if err := w.Wait(ctx); err != nil {
 			return err
 		}
 	}
+	return nil
 }
 
 // socketOwner is sys.SocketOwner in access's words, which knows no sys.

@@ -1,13 +1,19 @@
 package daemon
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"testing"
+	"time"
 
+	"github.com/gportmap/gportmap/internal/access"
 	"github.com/gportmap/gportmap/pkg/rpcbind"
 )
 
@@ -57,5 +63,55 @@ func TestLimitsHaveDefaults(t *testing.T) {
 	}
 	if n := connectionDescriptors(); n < 1 {
 		t.Errorf("%d descriptors for connections", n)
+	}
+}
+
+// TestReloadBesideAChange changes hosts.deny, and the rules by a reload at every moment while the change is being noticed. Both
+// count from then on.
+func TestReloadBesideAChange(t *testing.T) {
+	dir := t.TempDir()
+	d := &door{log: slog.New(slog.DiscardHandler), policy: &access.Policy{}}
+	for i, name := range []string{"hosts.allow", "hosts.deny", "hosts"} {
+		d.paths[i] = filepath.Join(dir, name)
+	}
+	if err := d.reload(access.Rules{}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	over := d.watch(ctx)
+	defer func() { cancel(); <-over }()
+	rounds := 60
+	if testing.Short() {
+		rounds = 15
+	}
+	for n := range rounds {
+		deny := fmt.Sprintf("rpcbind: 10.0.0.%d\n", n)
+		if err := os.WriteFile(d.paths[1], []byte(deny), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(rand.Int64N(int64(130 * time.Millisecond)))) // the change is noticed after 100 ms
+		exposure := access.Exposure(n % 2)
+		if err := d.reload(access.Rules{Exposure: exposure}); err != nil {
+			t.Fatal(err)
+		}
+		check := func(when string) {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			want, err := d.read()
+			if err != nil || !d.hosts.Same(want) || d.rules.Exposure != exposure {
+				t.Errorf("round %d, %s: exposure %v, want %v; the lists count: %v, %v", n, when, d.rules.Exposure, exposure, d.hosts.Same(want), err)
+			}
+		}
+		check("after the reload")
+		time.Sleep(10 * time.Millisecond)
+		check("later")
+	}
+	// Lists that can't be read leave everything as it is.
+	if err := errors.Join(os.Remove(d.paths[1]), os.Mkdir(d.paths[1], 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	before := d.hosts
+	if err := d.reload(access.Rules{Exposure: access.Exposure(rounds % 2)}); err == nil || d.hosts != before || d.rules.Exposure == access.Exposure(rounds%2) {
+		t.Errorf("hosts.deny is a directory: %v", err)
 	}
 }

@@ -32,6 +32,7 @@ type reporter struct {
 	server    *server.Server
 	recorder  *admin.Recorder
 	policy    *access.Policy
+	reloads   reloads
 }
 
 var _ admin.Source = (*reporter)(nil)
@@ -59,6 +60,9 @@ func (r *reporter) Status() admin.Status {
 	s.Changes, s.Refused = r.recorder.Events()
 	return s
 }
+
+// Reload tells what became of the last reload.
+func (r *reporter) Reload() admin.Reload { return r.reloads.document() }
 
 func (r *reporter) stateDocument() admin.State {
 	stats := r.state.Stats()

@@ -225,7 +225,8 @@ func serve(ctx context.Context, c Config, sockets []*sys.Socket, k *keeper, tabl
 			}
 			return text
 		},
-		reload: (&reloader{config: c, door: door, table: table, relay: relay, server: s, serverConfig: sc}).reload,
+		reload:  (&reloader{config: c, door: door, table: table, relay: relay, server: s, serverConfig: sc}).reload,
+		reloads: &report.reloads,
 	}
 	var watching sync.WaitGroup
 	lists := door.watch(ctx)

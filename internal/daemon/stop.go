@@ -52,23 +52,6 @@ func Stop(ctx context.Context, c Config) error {
 	return nil
 }
 
-// Reload tells the gportmap that is the instance of this configuration to read its configuration again.
-func Reload(_ context.Context, c Config) error {
-	c, err := c.complete()
-	if err != nil {
-		return err
-	}
-	h, err := c.gportmap()
-	if err != nil {
-		return err
-	}
-	defer h.Close()
-	if err := h.Signal(syscall.SIGHUP); err != nil {
-		return byCause(ExitSystem, err)
-	}
-	return nil
-}
-
 // gportmap opens the process of the instance. That it is the one meant is certain: it holds the instance lock, or the pid
 // file names it, and its start time and program were looked at through the handle.
 func (c Config) gportmap() (*sys.ProcessHandle, error) {
