@@ -3,10 +3,13 @@ package main
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/gportmap/gportmap/internal/daemon"
 )
 
 // processStatus returns a field of /proc/PID/status.
@@ -89,5 +92,43 @@ func TestUser(t *testing.T) {
 	r.end(t, syscall.SIGTERM)
 	if code, _, stderr := execute(t, instanceFor(t).args("-f", "--user", "no-such-user")...); code != 78 || !strings.Contains(stderr, "no-such-user") {
 		t.Errorf("an unknown user: %d, %s", code, stderr)
+	}
+}
+
+// TestReadyComesLast starts a daemon in the background where it can't become the service's user: in a user namespace without
+// that user's group. Who started it isn't told that it serves unless it goes on to do so.
+func TestReadyComesLast(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: makes a user namespace in which some ids are missing")
+	}
+	asReleased(t)
+	const script = `mount --make-rprivate / && mount -t tmpfs tmpfs /run && ip link set lo up || exit 99
+"$0" -w; code=$?
+sleep .3
+"$0" status; status=$?
+"$0" stop
+test $code -ne 0 || test $status -eq 0 || exit 98
+exit $code`
+	cmd := exec.Command("sh", "-c", script, os.Getenv(binaryEnv))
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:                 syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWPID,
+		UidMappings:                []syscall.SysProcIDMap{{Size: 60000}},
+		GidMappings:                []syscall.SysProcIDMap{{Size: 1}},
+		GidMappingsEnableSetgroups: true,
+	}
+	code, stdout, stderr := finish(t, cmd)
+	switch code {
+	case 99:
+		t.Skipf("this root may not mount in a user namespace: %s%s", stdout, stderr)
+	case 98:
+		t.Errorf("the start succeeded, and then nobody serves: %s%s", stdout, stderr)
+	case 0:
+		t.Log("there is no user to become")
+	case daemon.ExitSystem:
+		if !strings.Contains(stderr, "become uid") {
+			t.Errorf("%s", stderr)
+		}
+	default:
+		t.Errorf("exit code %d: %s%s", code, stdout, stderr)
 	}
 }

@@ -32,7 +32,7 @@ const tidyAfter = time.Second
 //
 //	another portmapper stopped, for a takeover → instance lock → state directory → stale files removed → sockets, handed
 //	over, inherited or bound → pid file → privileges dropped → table with our own entries and those of the last daemon, or of
-//	the other portmapper → serve → subsys lock → confined → READY=1
+//	the other portmapper → serve → subsys lock → confined → whoever started us is told → READY=1
 //
 // An error says what was refused, where, and what to do about it, in one line; [ExitCode] has its exit code. Nothing stays
 // half started.
@@ -95,15 +95,17 @@ func start(ctx context.Context, c Config, other *takeover) error {
 		return err
 	}
 	defer restore(c.Log, table, state, other)()
-	ready := other.ready(c.Ready)
+	detach := c.Ready
+	ready := other.ready(func() error {
+		// Who hears that we serve has to be able to rely on it: nothing that can fail comes after.
+		if err := confine(c); err != nil || detach == nil {
+			return err
+		}
+		return detach()
+	})
 	c.Ready = func() error {
 		m.createSubsys()
-		if ready != nil {
-			if err := ready(); err != nil {
-				return err
-			}
-		}
-		return confine(c)
+		return ready()
 	}
 	return serve(ctx, c, sockets, k, table, state, desk)
 }
