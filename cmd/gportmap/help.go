@@ -125,7 +125,7 @@ Flags for an instance beside the system's:
                          DIR/rpcbind.lock, without this flag rpcbind's own, /run/rpcbind.lock
 
 Without -f or -d, NAME returns when every socket is served, and logs to syslog from then on. It stays in
-the foreground if systemd handed it sockets.
+the foreground if systemd handed it sockets, and as process 1, where it also reaps orphans.
 
 The commands status, watch, doctor, stop and reload take the flags above as well, and are about the
 instance that a daemon with the same flags would be.

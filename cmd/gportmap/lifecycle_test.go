@@ -8,10 +8,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/gportmap/gportmap/internal/daemon"
 	"github.com/gportmap/gportmap/pkg/oncrpc"
 	"github.com/gportmap/gportmap/pkg/rpcbind"
 )
@@ -132,4 +135,87 @@ func TestSignalUnderManyCalls(t *testing.T) {
 		endsSoon(t, r.cmd, "after 16 calls at once")
 		conn.Close()
 	}
+}
+
+// TestActivationThatIsWrong starts a daemon with variables that don't say what was passed: each ends with an error that says what
+// is wrong, or serves.
+func TestActivationThatIsWrong(t *testing.T) {
+	a := instanceFor(t)
+	udp, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: a.port})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer udp.Close()
+	passed := []*os.File{file(t, udp)}
+	for _, c := range []struct {
+		name, script string
+		files        []*os.File
+		code         int
+		stderr       []string
+	}{
+		{"more than was passed", `LISTEN_FDS=9 LISTEN_PID=$$ exec "$0" "$@"`, passed, daemon.ExitConfig, []string{"LISTEN_FDS=9", "was not passed"}},
+		{"none was passed", `LISTEN_FDS=2 LISTEN_PID=$$ exec "$0" "$@"`, nil, daemon.ExitConfig, []string{"LISTEN_FDS=2", "descriptor 3 was not passed"}},
+		{"a wrapper that stays", `LISTEN_FDS=1 LISTEN_PID=$$ "$0" "$@"; exit $?`, passed, daemon.ExitConfig, []string{"LISTEN_PID=", "by exec", "in use"}},
+	} {
+		cmd := exec.Command("sh", append([]string{"-c", c.script, os.Getenv(binaryEnv)}, a.args("-f", "-h", "127.0.0.1")...)...)
+		cmd.ExtraFiles = c.files
+		code, _, stderr := finish(t, cmd)
+		if code != c.code {
+			t.Errorf("%s: exit code %d, want %d: %s", c.name, code, c.code, stderr)
+		}
+		for _, want := range c.stderr {
+			if !strings.Contains(stderr, want) {
+				t.Errorf("%s: no %q in %s", c.name, want, stderr)
+			}
+		}
+		if strings.Contains(stderr, "goroutine") {
+			t.Errorf("%s: a crash: %s", c.name, stderr)
+		}
+	}
+	// A variable that was left over by somebody who had sockets hinders nobody.
+	udp.Close()
+	passed[0].Close()
+	t.Setenv("LISTEN_FDS", "1")
+	t.Setenv("LISTEN_PID", "1")
+	r := start(t, a.args()...)
+	a.ask(t)
+	r.end(t, syscall.SIGTERM)
+}
+
+// TestProcessOne runs gportmap as process 1 of a pid namespace, without -f: it stays, reaps who loses his parent, and ends when it
+// is told.
+func TestProcessOne(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: makes a pid namespace")
+	}
+	a := instanceFor(t)
+	cmd := exec.Command(os.Getenv(binaryEnv), a.args()...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
+	r := launch(t, cmd)
+	r.until(t, "started")
+	a.ask(t)
+	// In its namespace: a child whose parent ends is the daemon's.
+	enter := exec.Command("nsenter", "-t", strconv.Itoa(cmd.Process.Pid), "-p", "sh", "-c", "for i in 1 2 3 4 5; do (sleep .2 & exec sleep 0) & done; exit 0")
+	if out, err := enter.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	children := func() string {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", cmd.Process.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(string(b))
+	}
+	time.Sleep(300 * time.Millisecond)
+	for end := time.Now().Add(limit); children() != ""; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("children that nobody waits for: %s", children())
+		}
+	}
+	a.ask(t)
+	began := time.Now()
+	if code := r.end(t, syscall.SIGTERM); code != 0 || time.Since(began) > endTime {
+		t.Errorf("exit code %d after %v", code, time.Since(began))
+	}
+	a.gone(t)
 }

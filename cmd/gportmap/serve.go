@@ -20,7 +20,8 @@ func serve(name string, o options, stderr io.Writer) int {
 		return daemon.ExitCode(o.fileError)
 	}
 	background := daemon.EnterBackground()
-	if !background && !o.foreground && !daemon.ActivationPending() {
+	// Process 1 stays: with it everything ends in its pid namespace, a container most often.
+	if !background && !o.foreground && !daemon.ActivationPending() && os.Getpid() != 1 {
 		code, err := daemon.StartInBackground(daemonArgs())
 		if err != nil {
 			fail(stderr, name, err)

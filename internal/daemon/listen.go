@@ -15,6 +15,10 @@ import (
 // listen returns the sockets to serve: those that systemd handed over, else those that the configuration names, of which an
 // earlier process may have bound some or all. It is all or nothing. The keeper gets the connections that one had.
 func listen(c Config, k *keeper) ([]*sys.Socket, error) {
+	others := sys.OthersActivation()
+	if others != nil {
+		c.Log.Warn(others.Error())
+	}
 	handed, err := sys.Activation()
 	if err != nil {
 		return nil, byCause(ExitConfig, oneLine(err))
@@ -25,6 +29,9 @@ func listen(c Config, k *keeper) ([]*sys.Socket, error) {
 		k.leave(handed.Kept)
 	} else if sockets, err = bindWith(c, k, handed.Kept); err != nil {
 		handed.Close()
+		if others != nil { // they are in the way, for who holds them is systemd, or we
+			err = WithExitCode(ExitConfig, fmt.Errorf("%w; %w", others, err))
+		}
 		return nil, err
 	}
 	k.keepListeners(sockets)

@@ -265,6 +265,9 @@ func serve(ctx context.Context, c Config, sockets []*sys.Socket, k *keeper, tabl
 		})
 		c.Log.Info("started: serving "+describe(sockets), "pid", os.Getpid(), logging.MessageID, logging.IDStarted)
 		watching.Go(func() { h.run(serving, c.Hangups) })
+		if os.Getpid() == 1 { // from now on we have no children of our own
+			watching.Go(func() { sys.Reap(serving) })
+		}
 	})
 	stop()
 	watching.Wait()

@@ -24,11 +24,15 @@ type Activated struct {
 // Activation returns what systemd handed over (LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES). Those variables are unset, so only
 // the first call can return any. What is not a UDP socket or a listening TCP or local stream socket, and wasn't kept for us,
 // is an error that names each such descriptor and what it is, and every descriptor is closed then: serving less than the
-// unit promises would be found out too late.
+// unit promises would be found out too late. So is a descriptor that wasn't passed.
 func Activation() (Activated, error) {
 	var a Activated
 	var unfit []error
-	for _, f := range handedOver() {
+	files, err := handedOver()
+	if err != nil {
+		return a, err
+	}
+	for _, f := range files {
 		if strings.HasPrefix(f.Name(), keptPrefix) {
 			a.takeBack(f)
 			continue
