@@ -24,8 +24,8 @@ type Keeper interface {
 	Forget(c syscall.Conn)
 }
 
-// DefaultKeepAfter is how long a local connection is idle after a call before it counts as one that stays, and is given to
-// the Keeper. Most connections are over before: they cost the service manager nothing.
+// DefaultKeepAfter is how long after its first call a local connection counts as one that stays, and is given to the Keeper.
+// Most connections are over before: they cost the service manager nothing.
 const DefaultKeepAfter = 2 * time.Second
 
 // keeping is what a connection has to do with the Keeper.
@@ -60,10 +60,14 @@ func (l *streamLoop) adopt(conn *sys.Connection) {
 	}
 }
 
-// lasted is called when a local connection was idle for long enough after a call: it is kept from now on. Where there is no
-// room it is tried again after the same time.
+// lasted is called when a local connection has lasted: it is kept from now on. Where half of a record is here, or where there
+// is no room for it, that is tried again after the same time.
 func (l *streamLoop) lasted(c *streamConnection) {
 	c.leave()
+	if c.stream.records.Pending() {
+		l.put(c, young)
+		return
+	}
 	k := c.keeping
 	l.slowly(c, func() { k.kept = l.server.config.Keeper.Keep(k.conn, &c.stream.from, false) }, func() { l.settle(c) })
 }

@@ -388,39 +388,48 @@ func TestKeptConnectionIsForgottenWithAMistake(t *testing.T) {
 	kept.await("keep", "forget")
 }
 
-// TestOnlyIdleConnectionsAreKept: one that is busy, or that brought no call, costs the Keeper nothing.
-func TestOnlyIdleConnectionsAreKept(t *testing.T) {
+// TestOnlyLastingConnectionsAreKept: one that is over soon, or that brought no call, costs the Keeper nothing.
+func TestOnlyLastingConnectionsAreKept(t *testing.T) {
 	c, kept := keepers(t)
 	c.KeepAfter = time.Hour
 	r := newStreamRig(t, c, listenLocal(t))
 	client := r.dial()
 	held := r.table[0]
-	if held.isKept() || held.list != nil {
-		t.Fatal("considered before it made a call")
-	}
 	later := func(d time.Duration) {
 		r.now += d
 		r.expire()
 	}
-	for range 10 {
+	later(time.Hour)
+	if held.isKept() || held.list != nil {
+		t.Fatal("considered before it made a call")
+	}
+	r.now = r.server.clock()
+	for range 10 { // that it is busy makes no difference
 		client.send(record("a"))
 		r.step()
 		client.expect("re:a")
-		later(59 * time.Minute)
 		if held.isKept() || held.list != &r.lists[local][young] {
-			t.Fatal("kept before it was idle for long enough")
+			t.Fatal("kept before it has lasted")
 		}
-		r.now = r.server.clock()
 	}
-	kept.full = true
+	client.send(record("bb")[:5])
+	r.step()
 	later(time.Hour)
+	if held.isKept() || held.list != &r.lists[local][young] {
+		t.Error("kept with half of a record here")
+	}
+	client.send(record("bb")[5:])
+	r.step()
+	client.expect("re:bb")
+	kept.full = true
+	later(2 * time.Hour)
 	if held.isKept() || held.list != &r.lists[local][young] {
 		t.Error("kept where there is no room, or not to be tried again")
 	}
 	kept.full = false
-	later(time.Hour)
+	later(2 * time.Hour)
 	if !held.isKept() || held.list != nil {
-		t.Error("not kept when it was idle")
+		t.Error("not kept when it has lasted")
 	}
 	kept.await("keep")
 }

@@ -70,7 +70,7 @@ type Config struct {
 
 	// Keeper, if not nil, keeps connections of this host beyond the end of this process.
 	Keeper Keeper
-	// KeepAfter is how long a local connection is idle after a call before it is given to the Keeper.
+	// KeepAfter is how long after its first call a local connection is given to the Keeper.
 	KeepAfter time.Duration
 	// Connections are those that an earlier process had kept, to go on with.
 	Connections []*sys.Connection

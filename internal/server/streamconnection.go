@@ -242,8 +242,10 @@ func (l *streamLoop) rest(c *streamConnection, list int) {
 	switch k := c.keeping; {
 	case !c.local():
 		l.put(c, list)
-	case list == idle && k != nil && k.called && !k.kept:
-		l.put(c, young)
+	case k != nil && k.called && !k.kept:
+		if !l.isIn(c, young) {
+			l.put(c, young)
+		}
 	default:
 		c.leave()
 	}

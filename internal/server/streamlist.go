@@ -8,7 +8,7 @@ const (
 	pending        // the rest of a record
 	blocked        // the client to read
 	lingers        // the client to hear that nothing more will come
-	young          // to have been idle for long enough, see keep.go
+	young          // to have lasted, see keep.go
 	kindsOfList
 )
 
