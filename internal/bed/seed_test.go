@@ -364,6 +364,18 @@ func TestInitScript(t *testing.T) {
 					t.Errorf("command line %q, %v", args, err)
 				}
 
+				// With a wrong configuration the daemon that runs stays, and who asked hears why.
+				wrongConfiguration(t, true)
+				for _, action := range []string{"restart", "force-reload", "condrestart"} {
+					service(action).want(t, 6, "expsure", "it runs on")
+				}
+				if pid := runningPID(t); pid != before {
+					t.Errorf("restart with a wrong configuration: pid %d, was %d", pid, before)
+				}
+				wrongConfiguration(t, false)
+				service("restart").want(t, 0)
+				seedIntact(t)
+				before = runningPID(t)
 				crash(t)
 				service("status").want(t, 3, "stopped (stale lock removed: ", subsysLock)
 				service("start").want(t, 0)
@@ -411,5 +423,22 @@ func installScript(t *testing.T, script, functions string) {
 	install("/etc/default/gportmap", "DAEMON="+binary+"\n", 0o644)
 	if functions != "" {
 		install("/etc/init.d/functions", read(functions), 0o644)
+	}
+}
+
+// wrongConfiguration has the script's options name a configuration file with a key that isn't one, or ends that.
+func wrongConfiguration(t *testing.T, wrong bool) {
+	t.Helper()
+	const defaults, file = "/etc/default/gportmap", "/etc/default/gportmap.toml"
+	b, err := os.ReadFile(defaults)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, _, _ := strings.Cut(string(b), "OPTIONS=")
+	if wrong {
+		text += fmt.Sprintf("OPTIONS=\"$OPTIONS --config %s\"\n", file)
+	}
+	if err := errors.Join(os.WriteFile(file, []byte("expsure = \"lan\"\n"), 0o644), os.WriteFile(defaults, []byte(text), 0o644)); err != nil {
+		t.Fatal(err)
 	}
 }
