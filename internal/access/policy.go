@@ -9,22 +9,14 @@ import (
 	"errors"
 	"net/netip"
 	"strconv"
-	"sync"
 	"sync/atomic"
 
 	"github.com/gportmap/gportmap/internal/portmap"
 	"github.com/gportmap/gportmap/pkg/rpcbind"
 )
 
-// ErrNoSocket is what [Policy.SocketOwner] returns, perhaps wrapped, when the kernel answered that no live socket owns
-// that end: it was closed since it sent the call.
-var ErrNoSocket = errors.New("access: no live socket owns that end")
-
 // ErrRootOnly says that a program is one that only root may register.
 var ErrRootOnly = errors.New("only root may register this program")
-
-// reservedPorts is the number of ports that only root may bind, by the custom that rpcbind goes by.
-const reservedPorts = 1024
 
 // The callers that are local by rpcbind's rule, exactly these addresses of the loopback networks.
 var (
@@ -32,23 +24,19 @@ var (
 	loopback6 = netip.IPv6Loopback()
 )
 
-// Policy is the [portmap.Policy] of a daemon. The zero value is the rule of PROTOCOL section 4 with owners by source port.
+// Policy is the [portmap.Policy] of a daemon. The zero value is the rule of PROTOCOL section 4, where nobody is root by UDP.
 // Its methods may be called from any number of goroutines; the fields may not change then, but for [Policy.SetRules].
 type Policy struct {
 	// Insecure lets callers of every host SET and UNSET, as rpcbind does with -i.
 	Insecure bool
-	// SocketOwner asks the kernel for the uid that owns the caller's end of a TCP or UDP conversation on this host: the
-	// socket of netid "tcp", "udp", "tcp6" or "udp6" that is bound to remote and talks to local. [ErrNoSocket] says that
-	// there is none; any other error, that the kernel can't say. Nil says that it never can.
-	SocketOwner func(netid string, remote, local netip.AddrPort) (uid uint32, err error)
+	// RootPort tells whether a datagram over loopback, from remote to local, may be taken for root's because only root can
+	// send from that port. Nil says that this is never known.
+	RootPort func(remote, local netip.AddrPort) bool
 	// OwnAddress tells whether an address is one of this host's. Nil knows only loopback addresses and the address that
 	// the call was sent to.
 	OwnAddress func(netip.Addr) bool
 	// Limit bounds how many datagrams are answered; nil answers all.
 	Limit *Limiter
-	// Degraded, if not nil, is called at most once: when an owner had to be told by the caller's port, with the error
-	// that prevented better.
-	Degraded func(err error)
 
 	// InterfaceName names an interface for rules that do, "" for one that isn't known.
 	InterfaceName func(ifindex uint32) string
@@ -57,9 +45,8 @@ type Policy struct {
 	// Bound returns nil if a socket of the owner is bound to the port of a registration, for [Rules.StrictSet].
 	Bound func(owner string, b rpcbind.RPCB) error
 
-	degraded sync.Once
-	limited  atomic.Uint64
-	rules    atomic.Pointer[Rules] // nil: none
+	limited atomic.Uint64
+	rules   atomic.Pointer[Rules] // nil: none
 }
 
 // SetRules replaces the rules, for the calls that come from now on.
@@ -84,41 +71,17 @@ func (p *Policy) MayRegister(from portmap.Caller) bool {
 	return from.Loopback && (source == loopback4 || source == loopback6)
 }
 
-// Owner returns the owner of the caller's registrations: "superuser" for uid 0, another uid in decimal, or "unknown".
-// On the local socket the peer credentials tell the uid. A caller that arrived on the loopback interface has the uid of
-// its socket. Whoever called from another host, which only Insecure lets register, is "unknown".
+// Owner returns the owner of the caller's registrations: "superuser" for uid 0, another uid in decimal, or "unknown". The uid
+// is known for the local socket and for TCP connections over loopback. A datagram over loopback is root's from a port that
+// only root can send from, else nobody's.
 func (p *Policy) Owner(from portmap.Caller) string {
 	switch {
-	case from.Transport == portmap.Local && from.HasUID:
+	case from.HasUID:
 		return ownerOf(from.UID)
-	case from.Transport == portmap.Local || !from.Loopback:
-		return rpcbind.OwnerUnknown
-	}
-	uid, err := p.socketOwner(from)
-	switch {
-	case err == nil:
-		return ownerOf(uid)
-	case errors.Is(err, ErrNoSocket):
-		// Not the rule of ports: where net.ipv4.ip_unprivileged_port_start is low, any process could send from a
-		// low port and close the socket before we ask.
-		return rpcbind.OwnerUnknown
-	}
-	p.degraded.Do(func() {
-		if p.Degraded != nil {
-			p.Degraded(err)
-		}
-	})
-	if port := from.Remote.Port(); port != 0 && port < reservedPorts {
+	case from.Transport.Datagram() && from.Loopback && p.RootPort != nil && p.RootPort(from.Remote, from.Local):
 		return rpcbind.OwnerSuperuser
 	}
 	return rpcbind.OwnerUnknown
-}
-
-func (p *Policy) socketOwner(from portmap.Caller) (uint32, error) {
-	if p.SocketOwner == nil {
-		return 0, errors.ErrUnsupported
-	}
-	return p.SocketOwner(string(from.Transport.Netid()), from.Remote, from.Local)
 }
 
 func ownerOf(uid uint32) string {

@@ -37,8 +37,9 @@ func TestOracleOwners(t *testing.T) {
 		{bed.Abstract, neighbour, "1235", "1235"},
 		{bed.TCP, root, "superuser", "unknown"},
 		{bed.TCP6, ordinary, "1234", "unknown"},
-		{bed.UDP, neighbour, "1235", "unknown"},
-		{bed.UDP, loopback4(user, 703), "1234", "superuser"},
+		{bed.UDP, neighbour, "unknown", "unknown"},
+		{bed.UDP, loopback4(user, 703), "unknown", "superuser"},
+		{bed.UDP, loopback4(0, 705), "superuser", "superuser"},
 		{bed.TCP, loopback4(0, 704), "superuser", "superuser"},
 	}
 	may := func(remover, owner string) bool { return remover == "superuser" || remover == owner }

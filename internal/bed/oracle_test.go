@@ -32,11 +32,15 @@ func visitors() []visitor {
 		if tr.IPv6() {
 			loopback, own, linkLocal = bed.Addr("::1"), bed.HostIPv6, bed.PeerLinkLocal+"%"+bed.PeerInterface
 		}
+		ofRoot, ofUser := "superuser", "1234"
+		if tr.Datagram() { // nobody can tell who sent it
+			ofRoot, ofUser = "unknown", "unknown"
+		}
 		all = append(all,
-			visitor{tr, bed.From{}, true, "superuser", "unknown"},
-			visitor{tr, bed.From{UID: user, Connected: true}, true, "1234", "unknown"},
+			visitor{tr, bed.From{}, true, ofRoot, "unknown"},
+			visitor{tr, bed.From{UID: user, Connected: true}, true, ofUser, "unknown"},
 			visitor{tr, bed.From{Addr: loopback, Port: 700}, true, "superuser", "superuser"},
-			visitor{tr, bed.From{Addr: loopback, Port: 701, UID: user}, true, "1234", "superuser"},
+			visitor{tr, bed.From{Addr: loopback, Port: 701, UID: user}, true, ofUser, "superuser"},
 			visitor{tr: tr, from: bed.From{Addr: bed.Addr(own), To: to(own)}},
 			visitor{tr: tr, from: bed.From{Remote: true}},
 			visitor{tr: tr, from: bed.From{Remote: true, Port: 702}},

@@ -58,7 +58,9 @@ func Explain(ctx context.Context, c Config, q Question) (Explanation, error) {
 		return Explanation{}, WithExitCode(ExitSystem, err)
 	}
 	host := newInterfaces(c.Log, nil)
-	door, err := newDoor(c, host)
+	whose := newOwners(c.Log)
+	defer whose.kernel.Close()
+	door, err := newDoor(c, host, whose)
 	if err != nil {
 		return Explanation{}, err
 	}

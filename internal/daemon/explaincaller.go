@@ -50,6 +50,9 @@ func (e *explainer) caller() (portmap.Caller, error) {
 		return portmap.Caller{}, err
 	}
 	from.Ifindex, from.Loopback = on.Index, on.Loopback
+	if from.Loopback && !transport.Datagram() { // the user who asks
+		from.UID, from.HasUID = uint32(os.Getuid()), true
+	}
 	from.Local = netip.AddrPortFrom(to, e.config.Port)
 	return from, nil
 }

@@ -3,9 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"net/netip"
 	"os"
 	"slices"
 	"strconv"
@@ -32,7 +30,7 @@ type door struct {
 }
 
 // newDoor returns the door of a configuration. An error is about an access list that is there and can't be read.
-func newDoor(c Config, host *interfaces) (*door, error) {
+func newDoor(c Config, host *interfaces, whose *owners) (*door, error) {
 	if c.Insecure {
 		c.Log.Warn("insecure: callers of every host may register and unregister")
 	}
@@ -40,15 +38,12 @@ func newDoor(c Config, host *interfaces) (*door, error) {
 	d := &door{log: c.Log, paths: [3]string{access.HostsAllowPath, access.HostsDenyPath, access.HostsPath}}
 	d.policy = &access.Policy{
 		Insecure:      c.Insecure,
-		SocketOwner:   socketOwner,
+		RootPort:      whose.rootPort,
 		OwnAddress:    host.isOwn,
 		InterfaceName: host.name,
 		Connected:     host.connected,
 		Bound:         boundTo(c.Log),
 		Limit:         access.NewLimiter(c.Limits.AnswerRate, func() int64 { return int64(time.Since(began)) }),
-		Degraded: func(err error) {
-			c.Log.Warn("the kernel doesn't tell who calls over loopback: taking ports below 1024 for root's, all others for nobody's", "err", err)
-		},
 	}
 	if err := d.reload(c.Rules); err != nil {
 		return nil, WithExitCode(ExitConfig, err)
@@ -132,15 +127,6 @@ func (d *door) watchOnce(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// socketOwner is sys.SocketOwner in access's words, which knows no sys.
-func socketOwner(netid string, remote, local netip.AddrPort) (uint32, error) {
-	uid, err := sys.SocketOwner(netid, remote, local)
-	if errors.Is(err, sys.ErrNoSocket) {
-		err = fmt.Errorf("%w: %w", access.ErrNoSocket, err)
-	}
-	return uid, err
 }
 
 // boundTo returns a function that returns nil if a socket of an owner is bound to the port of a registration, any socket

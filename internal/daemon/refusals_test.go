@@ -99,7 +99,7 @@ func TestOneLineForARefusal(t *testing.T) {
 		var native fieldLines
 		h := logging.New(&native, slog.LevelInfo)
 		log := slog.New(h)
-		door, err := newDoor(Config{Log: log}, newInterfaces(log, nil))
+		door, err := newDoor(Config{Log: log}, newInterfaces(log, nil), newOwners(log))
 		if err != nil {
 			t.Fatal(err)
 		}

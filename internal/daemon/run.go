@@ -168,7 +168,9 @@ func serve(ctx context.Context, c Config, sockets []*sys.Socket, k *keeper, tabl
 	ctx, end := context.WithCancel(ctx)
 	defer end()
 	host := newInterfaces(c.Log, sockets)
-	door, err := newDoor(c, host)
+	whose := newOwners(c.Log)
+	defer whose.kernel.Close()
+	door, err := newDoor(c, host, whose)
 	if err != nil {
 		return err
 	}
@@ -208,7 +210,7 @@ func serve(ctx context.Context, c Config, sockets []*sys.Socket, k *keeper, tabl
 	}
 	sc := server.Config{
 		Portmapper: host.portmapper, Relay: relay, Log: c.Log, Loopback: host.isLoopback, Answered: report.recorder.Answered,
-		Keeper: k.forServer(), Connections: k.connections,
+		Owner: whose.connection, Keeper: k.forServer(), Connections: k.connections,
 		Descriptors: connectionDescriptors(),
 	}
 	s := server.New(c.Limits.server(sc))

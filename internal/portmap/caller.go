@@ -55,7 +55,8 @@ type Caller struct {
 	Loopback bool
 	// Multicast tells that the call was sent to a broadcast or multicast address.
 	Multicast bool
-	// UID is the uid of the process at the other end of the local socket, if HasUID is true.
+	// UID is the uid at the other end, if HasUID is true: of the process on the local socket, of the socket of a TCP
+	// connection over loopback. Nobody can tell who sent a datagram.
 	UID    uint32
 	HasUID bool
 	// Self tells that the daemon asks itself whether it still answers.

@@ -78,8 +78,11 @@ func (r recorded) caller(t testing.TB) Caller {
 		transport = Local
 	}
 	from := localCaller(transport)
-	if r.SourcePort != nil {
-		from.Remote = netip.AddrPortFrom(from.Remote.Addr(), *r.SourcePort)
+	if port := uint16(40000); transport != Local {
+		if r.SourcePort != nil {
+			port = *r.SourcePort
+		}
+		from.Remote = netip.AddrPortFrom(from.Remote.Addr(), port)
 	}
 	return from
 }

@@ -104,9 +104,9 @@ func localCaller(t Transport) Caller {
 	case t == Local:
 		return Caller{Transport: Local, HasUID: true}
 	case t.IPv6():
-		c.Remote, c.Local = netip.AddrPortFrom(loopback6, 40000), netip.AddrPortFrom(loopback6, 111)
+		c.Remote, c.Local = netip.AddrPortFrom(loopback6, 700), netip.AddrPortFrom(loopback6, 111)
 	default:
-		c.Remote, c.Local = netip.AddrPortFrom(loopback4, 40000), netip.AddrPortFrom(loopback4, 111)
+		c.Remote, c.Local = netip.AddrPortFrom(loopback4, 700), netip.AddrPortFrom(loopback4, 111)
 	}
 	return c
 }
@@ -145,7 +145,7 @@ func (localPolicy) Owner(c Caller) string {
 	switch {
 	case c.HasUID && c.UID != 0:
 		return strconv.FormatUint(uint64(c.UID), 10)
-	case c.HasUID, isLocal(c):
+	case c.HasUID, isLocal(c) && !(c.Transport.Datagram() && c.Remote.Port() >= 1024):
 		return rpcbind.OwnerSuperuser
 	}
 	return rpcbind.OwnerUnknown

@@ -11,6 +11,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -63,6 +64,9 @@ type Config struct {
 	// Loopback tells whether the interface with this index is a loopback interface. It is asked for every datagram and
 	// every TCP connection, from several goroutines, and should look in memory. Nil: none is.
 	Loopback func(ifindex uint32) bool
+	// Owner returns the uid at the other end of the TCP connection fd, which came over loopback. It is asked before the first
+	// call that registers or unregisters. Nil: none is known.
+	Owner func(fd int, remote, local netip.AddrPort) (uid uint32, ok bool)
 	// Answered, if not nil, is told of calls of one caller that were read at once: how many, when they were read, and how
 	// long it took until the replies were handed to the kernel. It is called for every datagram and every read of a
 	// connection, from several goroutines.

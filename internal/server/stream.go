@@ -61,11 +61,13 @@ func (s *stream) answer(now *shift) (taken int, next verdict) {
 		}
 		taken++
 		start := len(now.out.own)
+		from := &s.from
 		slow := s.portmapper.MayWait(call)
 		if slow {
 			now.wait()
+			from = now.caller(from)
 		}
-		own, at, list := s.portmapper.AppendReplyAround(oncrpc.BeginRecord(now.out.own), call, s.from)
+		own, at, list := s.portmapper.AppendReplyAround(oncrpc.BeginRecord(now.out.own), call, *from)
 		if slow {
 			now.done()
 		}

@@ -36,6 +36,9 @@ type streamConnection struct {
 	linger  bool            // for what it sends no more calls are read
 	away    bool            // something is done for it that may take long, see shift
 	ignored bool            // and it isn't watched meanwhile
+
+	asked, hasUID bool // whether the kernel was asked who is at the other end of a TCP connection, and told
+	uid           uint32
 }
 
 func (c *streamConnection) local() bool { return c.stream.from.Transport == portmap.Local }
@@ -80,6 +83,21 @@ func (l *streamLoop) remoteCaller(fd int, v6 bool, remote, own netip.AddrPort) p
 	// by the loopback interface alone. To refuse it would keep servers of old C libraries from registering.
 	from.Loopback = from.Remote.Addr().IsLoopback() && from.Local.Addr().IsLoopback()
 	return from
+}
+
+// owned returns from with the uid of c's other end if the kernel tells that. It is asked once: all that a connection brings comes
+// from the socket at its other end.
+func (c *streamConnection) owned(from *portmap.Caller, owner func(int, netip.AddrPort, netip.AddrPort) (uint32, bool)) *portmap.Caller {
+	if c.local() || !from.Loopback || owner == nil {
+		return from
+	}
+	if !c.asked {
+		c.asked = true
+		c.uid, c.hasUID = owner(c.fd, from.Remote, from.Local)
+	}
+	known := *from
+	known.UID, known.HasUID = c.uid, c.hasUID
+	return &known
 }
 
 // localCaller is remoteCaller for a local connection.

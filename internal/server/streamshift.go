@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gportmap/gportmap/internal/portmap"
 	"github.com/gportmap/gportmap/internal/sys"
 )
 
@@ -60,6 +61,14 @@ func (s *shift) wait() {
 		s.state.Store(mayBeLate)
 		s.timer.Reset(patience)
 	}
+}
+
+// caller returns from, who has its turn, with the uid that a call which registers needs.
+func (s *shift) caller(from *portmap.Caller) *portmap.Caller {
+	if s.serving == nil {
+		return from
+	}
+	return s.serving.owned(from, s.loop.server.config.Owner)
 }
 
 func (s *shift) done() {

@@ -14,7 +14,10 @@ import (
 // Socket states of <net/tcp_states.h>; UDP has the first two of these, Unix sockets all but the last two.
 const (
 	stateEstablished   = 1 // UDP: connected
+	stateFinWait1      = 4
+	stateFinWait2      = 5
 	stateClose         = 7 // UDP: bound without a peer; Unix: bound, perhaps, but not listening
+	stateCloseWait     = 8
 	stateListen        = 10
 	stateBoundInactive = 13 // TCP: bound and nothing more; dumped since Linux 6.8
 	diagAttrV6Only     = 11 // INET_DIAG_SKV6ONLY, one octet

@@ -31,6 +31,7 @@ type diagQuery struct {
 // diagSocket is what the kernel tells about a socket. Its own end is source.
 type diagSocket struct {
 	family       uint8
+	state        uint8
 	source, dest netip.AddrPort // unmapped
 	uid, inode   uint32
 }
@@ -38,8 +39,7 @@ type diagSocket struct {
 // diagLookups returns the queries that may find the socket at own whose peer is peer.
 //
 // For TCP the kernel wants the socket's own end as source. For UDP udp_dump_one has it the other way round "for historical
-// reasons"; the answer always has the own end as source. Both are tried, for the answer is checked anyway: a wrong order
-// finds our own socket, which is not at own.
+// reasons"; the answer always has the own end as source.
 //
 // An AF_INET query finds AF_INET6 sockets that carry IPv4 too, in the kernels at hand; the one with mapped addresses is for
 // those where it does not. A socket bound to an interface (SO_BINDTODEVICE) is found only by naming that, and callers of
@@ -49,13 +49,14 @@ func diagLookups(protocol uint8, own, peer netip.AddrPort) []diagQuery {
 	if own.Addr().Is4() {
 		families = []uint8{unix.AF_INET, unix.AF_INET6}
 	}
+	source, dest := own, peer
+	if protocol == unix.IPPROTO_UDP {
+		source, dest = peer, own
+	}
 	var queries []diagQuery
 	for _, ifindex := range []uint32{0, loopbackIndex} {
 		for _, family := range families {
-			if protocol == unix.IPPROTO_UDP {
-				queries = append(queries, diagQuery{protocol, family, peer, own, ifindex})
-			}
-			queries = append(queries, diagQuery{protocol, family, own, peer, ifindex})
+			queries = append(queries, diagQuery{protocol, family, source, dest, ifindex})
 		}
 	}
 	return queries
@@ -122,7 +123,7 @@ func parseDiag(b []byte) (diagSocket, bool) {
 	if len(b) < diagMessageOctets {
 		return diagSocket{}, false
 	}
-	s := diagSocket{family: b[0]}
+	s := diagSocket{family: b[0], state: b[1]}
 	addr := func(at int) netip.Addr {
 		if s.family == unix.AF_INET {
 			return netip.AddrFrom4([4]byte(b[at:]))
@@ -136,38 +137,14 @@ func parseDiag(b []byte) (diagSocket, bool) {
 	return s, true
 }
 
-// isEnd says whether s is a live socket at own whose peer is peer. A socket in TIME_WAIT, a connection not yet accepted and
-// one whose process is gone have no inode and would show uid 0.
-func (s diagSocket) isEnd(protocol uint8, own, peer netip.AddrPort) bool {
-	switch {
-	case s.inode == 0 || s.source.Port() != own.Port():
-		return false
-	case protocol == unix.IPPROTO_TCP:
-		return s.source == own && s.dest == peer
+// isPeer tells whether s is a live TCP socket at own that has finished a handshake with peer, which hasn't closed. A socket in
+// TIME_WAIT, a connection not yet accepted and one whose process is gone have no inode and would show uid 0.
+func (s diagSocket) isPeer(own, peer netip.AddrPort) bool {
+	switch s.state {
+	case stateEstablished, stateFinWait1, stateFinWait2: // the latter after shutdown(2)
+		return s.inode != 0 && s.source == own && s.dest == peer
 	}
-	return (s.source.Addr() == own.Addr() || s.source.Addr().IsUnspecified()) &&
-		(s.dest.Port() == 0 || s.dest == peer)
-}
-
-// canSendAs says whether a UDP socket may send from a, which need not be the address it is bound to. An IPv6-only socket
-// at :: counts for IPv4 too, as the answer does not tell it from a dual-stack one.
-func (s diagSocket) canSendAs(a netip.Addr) bool {
-	bound := s.source.Addr()
-	if a.Is4() {
-		return bound.Is4() || bound.IsUnspecified()
-	}
-	return bound.Is6()
-}
-
-// dumpPort calls each for every live socket of the family at a source port.
-func dumpPort(c *netlinkConn, protocol, family uint8, port uint16, each func(diagSocket)) error {
-	b := diagQuery{protocol: protocol, family: family}.append(nil)
-	b = appendPortFilter(b, port)
-	return c.request(unix.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP, b, func(typ uint16, b []byte) {
-		if s, ok := parseDiag(b); ok && typ == unix.SOCK_DIAG_BY_FAMILY && s.inode != 0 && s.source.Port() == port {
-			each(s)
-		}
-	})
+	return false
 }
 
 // appendPortFilter encodes the kernel's filter program "source port >= port and <= port" as an attribute; the equality has

@@ -12,55 +12,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestDiagSocketIsEnd(t *testing.T) {
+func TestDiagSocketIsPeer(t *testing.T) {
 	own, peer, other := at("127.0.0.1", 1000), at("127.0.0.1", 111), at("127.0.0.1", 53)
-	wild, none := at("0.0.0.0", 1000), at("0.0.0.0", 0)
-	wild6, none6 := at("::", 1000), at("::", 0)
-	tests := []struct {
-		name     string
-		s        diagSocket
-		udp, tcp bool
-	}{
-		{"connected to us", diagSocket{source: own, dest: peer, inode: 7}, true, true},
-		{"no inode", diagSocket{source: own, dest: peer}, false, false},
-		{"connected to another", diagSocket{source: own, dest: other, inode: 7}, false, false},
-		{"not connected", diagSocket{source: own, dest: none, inode: 7}, true, false},
-		{"at the wildcard", diagSocket{source: wild, dest: none, inode: 7}, true, false},
-		{"at the IPv6 wildcard", diagSocket{source: wild6, dest: none6, inode: 7}, true, false},
-		{"at the wildcard, no inode", diagSocket{source: wild, dest: none}, false, false},
-		{"at another address", diagSocket{source: at("127.0.0.2", 1000), dest: none, inode: 7}, false, false},
-		{"our own", diagSocket{source: peer, dest: own, inode: 7}, false, false},
-		{"our own at the wildcard", diagSocket{source: at("0.0.0.0", 111), dest: none, inode: 7}, false, false},
-	}
-	for _, test := range tests {
-		if got := test.s.isEnd(unix.IPPROTO_UDP, own, peer); got != test.udp {
-			t.Errorf("%s: %v for UDP, want %v", test.name, got, test.udp)
-		}
-		if got := test.s.isEnd(unix.IPPROTO_TCP, own, peer); got != test.tcp {
-			t.Errorf("%s: %v for TCP, want %v", test.name, got, test.tcp)
-		}
-	}
-}
-
-func TestDiagSocketCanSendAs(t *testing.T) {
-	v4, v6 := netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback()
+	const synSent, timeWait = 2, 6
 	for _, test := range []struct {
-		bound  string
-		as4    bool
-		as6    bool
-		reason string
+		name string
+		s    diagSocket
+		want bool
 	}{
-		{"127.0.0.1", true, false, "its own"},
-		{"127.0.0.2", true, false, "by IP_PKTINFO"},
-		{"0.0.0.0", true, false, "any"},
-		{"::", true, true, "may be dual-stack"},
-		{"::1", false, true, "its own"},
-		{"fd00::1", false, true, "by IPV6_PKTINFO"},
+		{"established", diagSocket{state: stateEstablished, source: own, dest: peer, inode: 7}, true},
+		{"half closed", diagSocket{state: stateFinWait2, source: own, dest: peer, inode: 7}, true},
+		{"still trying", diagSocket{state: synSent, source: own, dest: peer, inode: 7}, false},
+		{"our end was closed", diagSocket{state: stateCloseWait, source: own, dest: peer, inode: 7}, false},
+		{"TIME_WAIT", diagSocket{state: timeWait, source: own, dest: peer, inode: 7}, false},
+		{"no inode", diagSocket{state: stateEstablished, source: own, dest: peer}, false},
+		{"connected to another", diagSocket{state: stateEstablished, source: own, dest: other, inode: 7}, false},
+		{"another's port", diagSocket{state: stateEstablished, source: other, dest: peer, inode: 7}, false},
+		{"our own", diagSocket{state: stateEstablished, source: peer, dest: own, inode: 7}, false},
+		{"listening", diagSocket{state: stateListen, source: own, inode: 7}, false},
 	} {
-		s := diagSocket{source: at(test.bound, 1)}
-		if s.canSendAs(v4) != test.as4 || s.canSendAs(v6) != test.as6 {
-			t.Errorf("bound to %s (%s): %v, %v, want %v, %v", test.bound, test.reason, s.canSendAs(v4), s.canSendAs(v6),
-				test.as4, test.as6)
+		if got := test.s.isPeer(own, peer); got != test.want {
+			t.Errorf("%s: %v, want %v", test.name, got, test.want)
 		}
 	}
 }
@@ -89,7 +61,7 @@ func TestDiagWire(t *testing.T) {
 		"00000000000000000000000000000000" + "01000000" + "0102030405060708" + "00000000" + "00000000" + "00000000" +
 		"31d40000" + "07000000")
 	s, ok := parseDiag(answer)
-	if w := (diagSocket{unix.AF_INET6, at("127.0.0.1", 0x1234), at("::", 111), alice, 7}); !ok || s != w {
+	if w := (diagSocket{unix.AF_INET6, stateEstablished, at("127.0.0.1", 0x1234), at("::", 111), alice, 7}); !ok || s != w {
 		t.Errorf("answer %+v, %v, want %+v", s, ok, w)
 	}
 	for n := range answer {
@@ -112,8 +84,8 @@ func TestDiagAbsentHandler(t *testing.T) {
 		if s, err := q.ask(c); err != unix.ENOENT {
 			t.Errorf("family %d: %+v, %v, want ENOENT", family, s, err)
 		}
-		if s, err := findSocket(c, experimental, at("127.0.0.1", 1), at("127.0.0.1", 2)); !errors.Is(err, unix.ENOENT) || errors.Is(err, ErrNoSocket) {
-			t.Errorf("findSocket = %+v, %v, want ENOENT and not ErrNoSocket", s, err)
+		if err := findSocket(c, experimental, at("127.0.0.1", 1), at("127.0.0.1", 2), func(diagSocket) bool { return true }); !errors.Is(err, unix.ENOENT) {
+			t.Errorf("findSocket: %v, want ENOENT", err)
 		}
 	}
 }

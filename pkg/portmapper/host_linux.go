@@ -1,22 +1,37 @@
 package portmapper
 
 import (
-	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 
-	"github.com/gportmap/gportmap/internal/access"
 	"github.com/gportmap/gportmap/internal/sys"
 )
 
-// socketOwner asks the kernel whose the caller's socket is.
-func socketOwner(netid string, remote, local netip.AddrPort) (uint32, error) {
-	uid, err := sys.SocketOwner(netid, remote, local)
-	if errors.Is(err, sys.ErrNoSocket) {
-		err = fmt.Errorf("%w: %w", access.ErrNoSocket, err)
+// rootPort tells whether a datagram over loopback may be taken for root's.
+func rootPort(remote, local netip.AddrPort) bool {
+	var o sys.Owners
+	defer o.Close()
+	ok, err := o.RootPort(remote, local)
+	return ok && err == nil
+}
+
+// connectionUID returns the user at the other end of a TCP connection over loopback.
+func connectionUID(c net.Conn, remote, local netip.AddrPort) (uid uint32, ok bool) {
+	t, ok := c.(*net.TCPConn)
+	if !ok {
+		return 0, false
 	}
-	return uid, err
+	raw, err := t.SyscallConn()
+	if err != nil {
+		return 0, false
+	}
+	var o sys.Owners
+	defer o.Close()
+	var asked error
+	if err := raw.Control(func(fd uintptr) { uid, asked = o.Connection(int(fd), remote, local) }); err != nil || asked != nil {
+		return 0, false
+	}
+	return uid, true
 }
 
 // peerUID returns the user at the other end of a local connection.

@@ -3,15 +3,15 @@
 package portmapper
 
 import (
-	"errors"
 	"net"
 	"net/netip"
 )
 
-// socketOwner can't tell here whose a socket is.
-func socketOwner(string, netip.AddrPort, netip.AddrPort) (uint32, error) {
-	return 0, errors.ErrUnsupported
-}
+// rootPort can't tell here who may send from a port.
+func rootPort(remote, local netip.AddrPort) bool { return false }
+
+// connectionUID can't tell here who is at the other end.
+func connectionUID(c net.Conn, remote, local netip.AddrPort) (uid uint32, ok bool) { return 0, false }
 
 // peerUID can't tell here who is at the other end.
 func peerUID(net.Conn) (uid uint32, ok bool) { return 0, false }

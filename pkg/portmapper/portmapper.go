@@ -22,7 +22,7 @@
 // second portmapper, and remote calls: CALLIT and BCAST are not answered, INDIRECT is refused.
 //
 // On Linux the kernel tells who registers, as for the daemon, and by which interface a call arrived; on other systems
-// callers are judged by their addresses alone.
+// callers are judged by their addresses alone, and what they register is owned by "unknown".
 //
 // # Limits
 //
@@ -91,7 +91,7 @@ type Caller struct {
 	Netid  rpcbind.Netid  // the transport
 	Remote netip.AddrPort // the caller's address, zero on a local socket
 	Local  netip.AddrPort // the address that the call was sent to, if it is known
-	UID    uint32         // on a local socket the caller's user, if HasUID is true
+	UID    uint32         // the caller's user on a local socket or a TCP connection over loopback, if HasUID is true
 	HasUID bool
 	// OnThisHost is the judgement that is passed without Options.MayRegister.
 	OnThisHost bool
@@ -131,7 +131,7 @@ func New(o Options) *Portmapper {
 		p.log = slog.New(slog.DiscardHandler)
 	}
 	p.host.Store(&host{})
-	p.access.SocketOwner = socketOwner
+	p.access.RootPort = rootPort
 	p.access.OwnAddress = func(a netip.Addr) bool { return p.host.Load().own[a] }
 	p.portmap = portmap.New(portmap.Config{
 		Table:  p.table,

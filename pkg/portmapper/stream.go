@@ -219,6 +219,8 @@ func (p *Portmapper) streamCaller(c *conn) portmap.Caller {
 		from.Transport = portmap.TCP
 	}
 	from.Ifindex = arrivedOn(c.Conn)
-	from.Loopback = p.onLoopback(from.Ifindex, from.Remote.Addr(), from.Local.Addr())
+	if from.Loopback = p.onLoopback(from.Ifindex, from.Remote.Addr(), from.Local.Addr()); from.Loopback {
+		from.UID, from.HasUID = connectionUID(c.Conn, from.Remote, from.Local)
+	}
 	return from
 }
