@@ -23,18 +23,15 @@ const (
 	DefaultRelayTimeout = 10 * time.Second
 	// DefaultMaxInFlight is how many relayed calls may wait for an answer, as many as rpcbind's. Each has a socket.
 	DefaultMaxInFlight = 64
-	// callerShare is which part of them one address may have.
+	// callerShare is which part of them one address may have. Beyond it, its oldest call is given up for its newest: as with
+	// rpcbind, calls that nobody answers don't lock anybody out.
 	callerShare = 4
 	// maxReply is the size in octets of the longest answer of a service that is taken, rpcbind's limit.
 	maxReply = 9000
 )
 
-var (
-	// ErrRelayFull says that too many relayed calls wait for an answer, in all or from that caller's address.
-	ErrRelayFull = errors.New("server: too many remote calls in flight")
-	// ErrRelayClosed says that the relay's server isn't serving.
-	ErrRelayClosed = errors.New("server: the relay is not open")
-)
+// ErrRelayClosed says that the relay's server isn't serving.
+var ErrRelayClosed = errors.New("server: the relay is not open")
 
 // A Relay makes the calls that callers ask a portmapper to make for them. It is made first, then given to the
 // portmapper, and then with the portmapper to [New]. Between Serve's begin and end it is open.
@@ -51,6 +48,7 @@ type Relay struct {
 	sockets   []*sys.Socket
 	flights   map[flightKey]*flight
 	perCaller map[netip.Addr]int
+	admitted  uint64 // how many calls were
 }
 
 var _ portmap.Relay = (*Relay)(nil)
@@ -117,21 +115,26 @@ type flight struct {
 	socket *sys.PacketConn    // to answer by
 	xid    uint32             // ours
 
+	number uint64 // in the order of admission
+
 	// Relay.mu guards what follows until the flight's goroutine has started.
 	conn     *net.UDPConn
 	deadline time.Time
+	left     bool // it has no slot any more
 }
 
 // Forward sends the call to its Target by a connected socket of its own: the kernel passes on no other peer's datagrams,
 // and tells when nobody is there. The xid is random and the credential AUTH_NONE, so nothing of what the caller claimed
-// to be reaches the service. The errors are [ErrRelayFull], [ErrRelayClosed], and those of the socket.
+// to be reaches the service. When all slots are taken the oldest call is given up. The errors are [ErrRelayClosed] and those of
+// the socket.
 func (r *Relay) Forward(c portmap.RemoteCall) error {
 	f, err := r.admit(&c)
 	if f == nil || err != nil {
 		return err
 	}
 	if err := f.send(c.Args); err != nil {
-		f.over()
+		f.leave()
+		f.relay.done.Done()
 		return fmt.Errorf("forward a call of program %d to %v: %w", c.Program, c.Target, err)
 	}
 	go f.wait()
@@ -151,16 +154,49 @@ func (r *Relay) admit(c *portmap.RemoteCall) (*flight, error) {
 	if !r.opened || socket == nil {
 		return nil, ErrRelayClosed
 	}
-	if len(r.flights) >= r.limit || r.perCaller[caller] >= max(1, r.limit/callerShare) {
-		return nil, ErrRelayFull
+	if r.perCaller[caller] >= max(1, r.limit/callerShare) {
+		r.giveUp(func(f *flight) bool { return f.key.remote.Addr() == caller })
 	}
+	for len(r.flights) >= max(1, r.limit) {
+		r.giveUp(func(*flight) bool { return true })
+	}
+	r.admitted++
 	// The xid can't be guessed: it is of the runtime's ChaCha8, with a key of the kernel's.
-	f := &flight{relay: r, key: key, call: *c, socket: socket, xid: rand.Uint32()}
+	f := &flight{relay: r, key: key, call: *c, socket: socket, xid: rand.Uint32(), number: r.admitted}
 	f.call.Args = nil
 	r.flights[key] = f
 	r.perCaller[caller]++
 	r.done.Add(1)
 	return f, nil
+}
+
+// giveUp ends the oldest of those calls. The lock is held.
+func (r *Relay) giveUp(of func(*flight) bool) {
+	var oldest *flight
+	for _, f := range r.flights {
+		if of(f) && (oldest == nil || f.number < oldest.number) {
+			oldest = f
+		}
+	}
+	if oldest != nil {
+		r.free(oldest)
+	}
+}
+
+// free takes a call's slot and ends the wait for its answer. The lock is held.
+func (r *Relay) free(f *flight) {
+	if f.left {
+		return
+	}
+	f.left = true
+	if f.conn != nil {
+		_ = f.conn.Close()
+	}
+	delete(r.flights, f.key)
+	caller := f.key.remote.Addr()
+	if r.perCaller[caller]--; r.perCaller[caller] == 0 {
+		delete(r.perCaller, caller)
+	}
 }
 
 // socketOf returns the socket that the call came by: the one bound to the address that the call was sent to, or else one
@@ -189,6 +225,9 @@ func (f *flight) send(args []byte) error {
 	}
 	f.relay.mu.Lock()
 	f.conn, f.deadline = conn, time.Now().Add(f.relay.timeout)
+	if f.left { // given up meanwhile
+		_ = conn.Close()
+	}
 	if end := f.relay.end; !end.IsZero() && f.deadline.After(end) {
 		f.deadline = end
 	}
@@ -207,26 +246,19 @@ func (f *flight) send(args []byte) error {
 	return err
 }
 
-// over ends a flight.
-func (f *flight) over() {
-	r := f.relay
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if f.conn != nil {
-		_ = f.conn.Close()
-	}
-	delete(r.flights, f.key)
-	caller := f.key.remote.Addr()
-	if r.perCaller[caller]--; r.perCaller[caller] == 0 {
-		delete(r.perCaller, caller)
-	}
-	r.done.Done()
+// leave gives the slot back.
+func (f *flight) leave() {
+	f.relay.mu.Lock()
+	defer f.relay.mu.Unlock()
+	f.relay.free(f)
 }
 
-// wait waits for the answer of the service and passes it on.
+// wait waits for the answer of the service and passes it on. The slot is free before that: the caller may use the xid again
+// as soon as it has the answer.
 func (f *flight) wait() {
-	defer f.over()
+	defer f.relay.done.Done()
 	reply := f.receive()
+	f.leave()
 	out := f.relay.portmapper.AppendRemoteReply(nil, &f.call, reply)
 	if len(out) == 0 {
 		return

@@ -275,38 +275,96 @@ func TestRelayReplySizes(t *testing.T) {
 	r.expectFailure()
 }
 
+// Calls that nobody answers lock nobody out: the oldest is given up, that of the same caller where one has its share.
 func TestRelayLimits(t *testing.T) {
 	r := newRelayRig(t, time.Hour)
-	call := func(caller string, xid uint32) portmap.RemoteCall {
-		c := r.call(xid, "")
+	number := 0
+	call := func(caller string) portmap.RemoteCall {
+		number++
+		c := r.call(uint32(number), fmt.Sprintf("%04d", number))
 		c.From.Remote = addrPort(caller)
 		return c
 	}
-	callers := []string{"127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"}
-	for _, caller := range callers {
-		for xid := range uint32(DefaultMaxInFlight / callerShare) {
-			r.forward(call(caller+":9", xid))
-		}
-		// Another port makes no other caller.
-		if err := r.Forward(call(caller+":10", 99)); !errors.Is(err, ErrRelayFull) {
-			t.Errorf("call %d of %s: %v, want ErrRelayFull", DefaultMaxInFlight/callerShare+1, caller, err)
+	forwarded := func(c portmap.RemoteCall) {
+		t.Helper()
+		r.forward(c)
+		if got, _ := r.receive(); string(got.Args) != string(c.Args) {
+			t.Fatalf("the service got %q, want %q", got.Args, c.Args)
 		}
 	}
-	if err := r.Forward(call("127.0.0.5:9", 1)); !errors.Is(err, ErrRelayFull) {
-		t.Errorf("call %d: %v, want ErrRelayFull", DefaultMaxInFlight+1, err)
+	inFlight := func(caller string) (n int, oldest uint32) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		for k := range r.flights {
+			if k.remote.Addr() == addrPort(caller).Addr() {
+				if n++; oldest == 0 || k.xid < oldest {
+					oldest = k.xid
+				}
+			}
+		}
+		return n, oldest
+	}
+	go func() {
+		for {
+			select {
+			case <-r.replies:
+			case <-t.Context().Done():
+				return
+			}
+		}
+	}()
+	const share = DefaultMaxInFlight / callerShare
+	callers := []string{"127.0.0.1:9", "127.0.0.2:9", "127.0.0.3:9", "127.0.0.4:9"}
+	for _, caller := range callers {
+		for range share {
+			forwarded(call(caller))
+		}
 	}
 	// A retransmission is silent even then.
-	r.forward(call("127.0.0.4:9", 3))
-
-	for range DefaultMaxInFlight {
-		got, from := r.receive()
-		r.answer(got.XID, "", from)
+	again := call(callers[3])
+	number--
+	again.XID = uint32(number)
+	r.forward(again)
+	if n, oldest := inFlight(callers[1]); n != share || oldest != share+1 {
+		t.Fatalf("%d calls, the oldest %d", n, oldest)
 	}
-	r.done.Wait()
+	forwarded(call("127.0.0.2:10")) // another port makes no other caller
+	if n, oldest := inFlight(callers[1]); n != share || oldest != share+2 {
+		t.Errorf("after one more of a caller with its share: %d calls, the oldest %d, want %d, %d", n, oldest, share, share+2)
+	}
+	if n, oldest := inFlight(callers[0]); n != share || oldest != 1 {
+		t.Errorf("another caller then has %d calls, the oldest %d", n, oldest)
+	}
+	for i := range 2 * DefaultMaxInFlight {
+		forwarded(call(fmt.Sprintf("127.0.1.%d:9", i)))
+	}
+	for _, caller := range callers {
+		if n, _ := inFlight(caller); n != 0 {
+			t.Errorf("%d calls of %s are older than those of others", n, caller)
+		}
+	}
+	if len(r.flights) != DefaultMaxInFlight {
+		t.Errorf("%d calls are in flight, want %d", len(r.flights), DefaultMaxInFlight)
+	}
+	r.close(longAgo())
 	if len(r.flights) != 0 || len(r.perCaller) != 0 {
 		t.Errorf("%d calls and %d callers are left", len(r.flights), len(r.perCaller))
 	}
-	r.forward(call("127.0.0.1:9", 1))
+}
+
+// Who has the answer may use the xid again at once.
+func TestRelaySameXIDAfterTheAnswer(t *testing.T) {
+	r := newRelayRig(t, time.Hour)
+	for i := range 300 {
+		r.forward(r.call(7, fmt.Sprintf("%04d", i)))
+		got, from := r.receive()
+		if want := fmt.Sprintf("%04d", i); string(got.Args) != want {
+			t.Fatalf("the service got %q, want %q", got.Args, want)
+		}
+		r.answer(got.XID, "yes", from)
+		<-r.replies
+		r.caller.expectDatagram("remote:yes")
+	}
 }
 
 func TestRelayIsOpenOnlyWhileServing(t *testing.T) {
