@@ -19,9 +19,12 @@ import (
 // Bounds on who asks.
 const (
 	maxRequest = 8 << 10         // octets of a request's line and fields
-	maxAsking  = 16              // connections at once; more wait in the socket
+	maxAsking  = 16              // connections of a listener at once, see queue
 	askLimit   = 5 * time.Second // for the whole request to come
 	tellLimit  = 10 * time.Second
+	// metricsShare bounds the time spent on metrics, however often they are asked for: after they took so long they are the
+	// same for metricsShare times as long.
+	metricsShare = 10
 )
 
 // A Source is what there is to tell.
@@ -40,6 +43,10 @@ type Server struct {
 	mu    sync.Mutex
 	ended bool
 	open  map[io.Closer]struct{} // listeners and connections
+
+	metricsMu sync.Mutex
+	metrics   []byte
+	until     time.Time // when they have to be made anew
 }
 
 // NewServer returns a Server that tells of s.
@@ -53,12 +60,10 @@ func (s *Server) Serve(l net.Listener, metricsOnly bool) error {
 		return nil
 	}
 	defer s.drop(l)
-	slots := make(chan struct{}, maxAsking)
+	var q queue
 	for {
-		slots <- struct{}{}
 		conn, err := l.Accept()
 		if err != nil {
-			<-slots
 			if errors.Is(err, net.ErrClosed) {
 				return nil
 			}
@@ -70,13 +75,14 @@ func (s *Server) Serve(l net.Listener, metricsOnly bool) error {
 			return err
 		}
 		if !s.hold(conn) {
-			<-slots
 			return nil
 		}
+		a := newAsker(conn)
+		q.enter(a)
 		s.asking.Go(func() {
-			defer func() { <-slots }()
 			defer s.drop(conn)
-			s.answer(conn, metricsOnly)
+			defer q.leave(a)
+			s.answer(a, metricsOnly, func() { q.asked(a) })
 		})
 	}
 }
@@ -112,7 +118,7 @@ func (s *Server) drop(c io.Closer) {
 }
 
 // answer reads one request and answers it; the connection is closed then, so that there is never more than one.
-func (s *Server) answer(conn net.Conn, metricsOnly bool) {
+func (s *Server) answer(conn net.Conn, metricsOnly bool, asked func()) {
 	_ = conn.SetReadDeadline(time.Now().Add(askLimit))
 	limited := &io.LimitedReader{R: conn, N: maxRequest}
 	r := textproto.NewReader(bufio.NewReader(limited))
@@ -125,9 +131,10 @@ func (s *Server) answer(conn net.Conn, metricsOnly bool) {
 		respond(conn, "400 Bad Request", "text/plain", []byte("malformed or over 8 KiB\n"), true)
 		return
 	}
+	asked()
 	method, rest, _ := strings.Cut(line, " ")
 	target, protocol, _ := strings.Cut(rest, " ")
-	path, _, _ := strings.Cut(target, "?")
+	path := pathOf(target)
 	switch {
 	case !strings.HasPrefix(protocol, "HTTP/1."):
 		respond(conn, "400 Bad Request", "text/plain", []byte("this is HTTP/1.1: GET /metrics HTTP/1.1\n"), true)
@@ -138,11 +145,32 @@ func (s *Server) answer(conn net.Conn, metricsOnly bool) {
 	}
 }
 
+// pathOf returns the path of a request's target, which proxies write with scheme and host (RFC 9112 section 3.2.2).
+func pathOf(target string) string {
+	path, _, _ := strings.Cut(target, "?")
+	if scheme, rest, ok := strings.Cut(path, "://"); ok && (strings.EqualFold(scheme, "http") || strings.EqualFold(scheme, "https")) {
+		_, path, _ = strings.Cut(rest, "/")
+		path = "/" + path
+	}
+	return path
+}
+
+// currentMetrics returns the metrics.
+func (s *Server) currentMetrics() []byte {
+	s.metricsMu.Lock()
+	defer s.metricsMu.Unlock()
+	if now := time.Now(); !now.Before(s.until) {
+		s.metrics = s.source.Metrics()
+		s.until = time.Now().Add(metricsShare * time.Since(now))
+	}
+	return s.metrics
+}
+
 func (s *Server) tell(conn net.Conn, path string, metricsOnly, body bool) {
 	var document any
 	switch {
 	case path == "/metrics":
-		respond(conn, "200 OK", metrics.ContentType, s.source.Metrics(), body)
+		respond(conn, "200 OK", metrics.ContentType, s.currentMetrics(), body)
 		return
 	case metricsOnly:
 	case path == "/v1/status":
