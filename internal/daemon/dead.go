@@ -14,18 +14,36 @@ import (
 type deadServers struct {
 	log   *slog.Logger
 	isOwn func(netip.Addr) bool // tells whether an address is one of this host's interfaces
-	bound func(netid string, addr netip.AddrPort) (bool, error)
+	// receives tells by one lookup that a socket is bound there; false says nothing. bound tells for certain, and walks all
+	// sockets of the host for that.
+	receives func(netid string, addr netip.AddrPort) bool
+	bound    func(netid string, addr netip.AddrPort) (bool, error)
+	share    *share
 
 	untold sync.Once
 }
 
-func newDeadServers(log *slog.Logger, isOwn func(netip.Addr) bool) *deadServers {
-	return &deadServers{log: log, isOwn: isOwn, bound: sys.Bound}
+func newDeadServers(log *slog.Logger, isOwn func(netip.Addr) bool, kernel *sys.Owners) *deadServers {
+	return &deadServers{
+		log: log, isOwn: isOwn, bound: sys.Bound, share: newShare(),
+		receives: func(netid string, addr netip.AddrPort) bool {
+			_, found, _ := kernel.Receiver(netid, addr) // bound tells of an error
+			return found
+		},
+	}
 }
 
-// isDead tells whether the server of a registration is certainly gone. What isn't an IP address of this host may be
-// served where nobody here can see it, and where the kernel doesn't tell nothing is certain.
-func (d *deadServers) isDead(e *registry.Entry) bool { return d.state(e) == admin.Dead }
+// isDead tells an owner who wants to replace a registration whether its server is certainly gone. What isn't an IP address of
+// this host may be served where nobody here can see it, and where the kernel doesn't tell, or was asked for too long, nothing
+// is certain.
+func (d *deadServers) isDead(e *registry.Entry, owner string) bool {
+	if e.Own || !d.here(e) {
+		return false
+	}
+	dead := false
+	d.share.spend(owner, func() { dead = !d.receives(netidOf(e), e.IP) && d.state(e) == admin.Dead })
+	return dead
+}
 
 // state tells whether the server of a registration is there, as [admin.Registration] says it.
 func (d *deadServers) state(e *registry.Entry) string {
@@ -35,8 +53,7 @@ func (d *deadServers) state(e *registry.Entry) string {
 	case !d.here(e):
 		return admin.Unknown
 	}
-	transport, _ := e.Netid.Transport()
-	bound, err := d.bound(string(transport.Netid), e.IP)
+	bound, err := d.bound(netidOf(e), e.IP)
 	switch {
 	case err != nil:
 		d.untold.Do(func() {
@@ -47,6 +64,11 @@ func (d *deadServers) state(e *registry.Entry) string {
 		return admin.Alive
 	}
 	return admin.Dead
+}
+
+func netidOf(e *registry.Entry) string {
+	transport, _ := e.Netid.Transport()
+	return string(transport.Netid)
 }
 
 // here tells whether a registration is of an IP address of this host, where its socket can be seen.

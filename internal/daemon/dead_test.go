@@ -27,11 +27,12 @@ func entryOf(t *testing.T, netid rpcbind.Netid, addr string) *registry.Entry {
 func TestWhoseServerIsDead(t *testing.T) {
 	own := netip.MustParseAddr("192.0.2.1")
 	asked := ""
-	d := newDeadServers(slog.New(slog.DiscardHandler), func(a netip.Addr) bool { return a == own })
+	d := newDeadServers(slog.New(slog.DiscardHandler), func(a netip.Addr) bool { return a == own }, &sys.Owners{})
 	d.bound = func(netid string, addr netip.AddrPort) (bool, error) {
 		asked = netid + " " + addr.String()
 		return false, nil
 	}
+	d.receives = func(string, netip.AddrPort) bool { return false }
 	for _, c := range []struct {
 		netid rpcbind.Netid
 		addr  string
@@ -50,23 +51,23 @@ func TestWhoseServerIsDead(t *testing.T) {
 		{"sctp", "127.0.0.1.8.1", ""},
 	} {
 		asked = ""
-		if dead := d.isDead(entryOf(t, c.netid, c.addr)); dead != (c.asked != "") || asked != c.asked {
+		if dead := d.isDead(entryOf(t, c.netid, c.addr), "1000"); dead != (c.asked != "") || asked != c.asked {
 			t.Errorf("%s %s: dead %v, asked about %q; want %q", c.netid, c.addr, dead, asked, c.asked)
 		}
 	}
 	e := entryOf(t, "tcp", "0.0.0.0.8.1")
 	e.Own = true
-	if d.isDead(e) {
+	if d.isDead(e, "1000") {
 		t.Error("our own is dead")
 	}
 }
 
 func TestWhereTheKernelDoesntTellNobodyIsDead(t *testing.T) {
 	var log strings.Builder
-	d := newDeadServers(slog.New(slog.NewTextHandler(&log, nil)), func(netip.Addr) bool { return false })
+	d := newDeadServers(slog.New(slog.NewTextHandler(&log, nil)), func(netip.Addr) bool { return false }, &sys.Owners{})
 	d.bound = func(string, netip.AddrPort) (bool, error) { return false, errors.New("forbidden") }
 	for range 3 {
-		if d.isDead(entryOf(t, "tcp", "0.0.0.0.8.1")) {
+		if d.isDead(entryOf(t, "tcp", "0.0.0.0.8.1"), "1000") {
 			t.Error("dead")
 		}
 	}
@@ -86,14 +87,14 @@ func TestDeadByTheKernel(t *testing.T) {
 	if _, err := sys.Bound("tcp", addr); err != nil {
 		t.Skipf("this kernel doesn't tell who is bound: %v", err)
 	}
-	d := newDeadServers(slog.New(slog.DiscardHandler), func(netip.Addr) bool { return false })
+	d := newDeadServers(slog.New(slog.DiscardHandler), func(netip.Addr) bool { return false }, &sys.Owners{})
 	for _, a := range []netip.AddrPort{addr, netip.AddrPortFrom(netip.IPv4Unspecified(), addr.Port())} {
-		if d.isDead(entryOf(t, "tcp", rpcbind.UAddr(a))) {
+		if d.isDead(entryOf(t, "tcp", rpcbind.UAddr(a)), "1000") {
 			t.Errorf("%v is bound, but dead", a)
 		}
 	}
 	l.Close()
-	if !d.isDead(entryOf(t, "tcp", rpcbind.UAddr(addr))) {
+	if !d.isDead(entryOf(t, "tcp", rpcbind.UAddr(addr)), "1000") {
 		t.Errorf("%v isn't bound, but isn't dead", addr)
 	}
 }

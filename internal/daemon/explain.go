@@ -71,7 +71,7 @@ func Explain(ctx context.Context, c Config, q Question) (Explanation, error) {
 	e.readTable(ctx)
 	pm := portmap.Config{
 		Table: e.table, Policy: door.policy, Now: func() uint32 { return uint32(time.Now().Unix()) },
-		Dead: newDeadServers(c.Log, host.isOwn).isDead, Refused: e.refused,
+		Dead: newDeadServers(c.Log, host.isOwn, whose.kernel).isDead, Refused: e.refused,
 	}
 	if c.RemoteCalls {
 		pm.Relay = e

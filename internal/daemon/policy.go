@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"slices"
@@ -17,6 +18,9 @@ import (
 
 // ErrNotBound says that no socket of the caller's is bound to the port that it wants to register.
 var ErrNotBound = errors.New("no socket of the caller is bound to that port")
+
+// ErrAskedTooOften says that an owner's registrations have taken too much of the daemon's time for now.
+var ErrAskedTooOften = errors.New("the kernel was asked too often whose port that is; try again in a second")
 
 // door decides who may do what: the configuration's rules together with hosts.allow and hosts.deny as they are now.
 type door struct {
@@ -42,7 +46,7 @@ func newDoor(c Config, host *interfaces, whose *owners) (*door, error) {
 		OwnAddress:    host.isOwn,
 		InterfaceName: host.name,
 		Connected:     host.connected,
-		Bound:         boundTo(c.Log),
+		Bound:         boundTo(c.Log, whose.kernel),
 		Limit:         access.NewLimiter(c.Limits.AnswerRate, func() int64 { return int64(time.Since(began)) }),
 	}
 	if err := d.reload(c.Rules); err != nil {
@@ -130,8 +134,9 @@ func (d *door) watchOnce(ctx context.Context) error {
 }
 
 // boundTo returns a function that returns nil if a socket of an owner is bound to the port of a registration, any socket
-// for "superuser". What has no port, and what the kernel doesn't tell, passes: strictness is for what can be known.
-func boundTo(log *slog.Logger) func(owner string, b rpcbind.RPCB) error {
+// for "superuser". What has no port passes. What the kernel doesn't tell, or was asked about for too long, doesn't.
+func boundTo(log *slog.Logger, kernel *sys.Owners) func(owner string, b rpcbind.RPCB) error {
+	share := newShare()
 	var untold sync.Once
 	return func(owner string, b rpcbind.RPCB) error {
 		transport, ok := b.Netid.Transport()
@@ -142,16 +147,28 @@ func boundTo(log *slog.Logger) func(owner string, b rpcbind.RPCB) error {
 		if !ok {
 			return nil // the table refuses it
 		}
-		sockets, err := sys.BoundBy(string(transport.Netid), at)
+		isOwners := func(s sys.BoundSocket) bool {
+			return owner == rpcbind.OwnerSuperuser || s.HasUID && strconv.FormatUint(uint64(s.UID), 10) == owner
+		}
+		netid := string(transport.Netid)
+		var sockets []sys.BoundSocket
+		var err error
+		if !share.spend(owner, func() {
+			if s, found, _ := kernel.Receiver(netid, at); found && isOwners(s) {
+				sockets = []sys.BoundSocket{s}
+				return
+			}
+			sockets, err = sys.BoundBy(netid, at)
+		}) {
+			return ErrAskedTooOften
+		}
 		if err != nil {
 			untold.Do(func() {
-				log.Warn("the kernel doesn't tell which ports are bound: strict-set has no effect", "err", err)
+				log.Warn("the kernel doesn't tell which ports are bound: strict-set refuses every registration; allow AF_NETLINK or /proc/net, or do without strict-set", "err", err)
 			})
-			return nil
+			return fmt.Errorf("%w, as far as the kernel tells: %w", ErrNotBound, err)
 		}
-		if slices.ContainsFunc(sockets, func(s sys.BoundSocket) bool {
-			return owner == rpcbind.OwnerSuperuser || s.HasUID && strconv.FormatUint(uint64(s.UID), 10) == owner
-		}) {
+		if slices.ContainsFunc(sockets, isOwners) {
 			return nil
 		}
 		return ErrNotBound

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/gportmap/gportmap/internal/access"
+	"github.com/gportmap/gportmap/internal/sys"
 	"github.com/gportmap/gportmap/pkg/rpcbind"
 )
 
@@ -29,7 +30,7 @@ func TestBoundTo(t *testing.T) {
 	if us == "0" {
 		us = rpcbind.OwnerSuperuser
 	}
-	bound := boundTo(slog.New(slog.DiscardHandler))
+	bound := boundTo(slog.New(slog.DiscardHandler), &sys.Owners{})
 	for _, c := range []struct {
 		owner, netid, addr string
 		want               error

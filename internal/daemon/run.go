@@ -177,7 +177,7 @@ func serve(ctx context.Context, c Config, sockets []*sys.Socket, k *keeper, tabl
 	table.SetLimits(c.Limits.table())
 	report := &reporter{
 		log: c.Log, version: c.Version, started: time.Now(), listeners: names(sockets), table: table, state: state, dir: c.stateDir(),
-		dead: newDeadServers(c.Log, host.isOwn), recorder: admin.NewRecorder(refusals(c.Log)), policy: door.policy,
+		dead: newDeadServers(c.Log, host.isOwn, whose.kernel), recorder: admin.NewRecorder(refusals(c.Log)), policy: door.policy,
 	}
 	pm := portmap.Config{
 		Table:       table,

@@ -47,7 +47,7 @@ func TestDeadServerIsReplaced(t *testing.T) {
 			if err := table.Set(old); err != nil {
 				t.Fatal(err)
 			}
-			p := New(Config{Table: table, Policy: localPolicy{}, Dead: func(e *registry.Entry) bool {
+			p := New(Config{Table: table, Policy: localPolicy{}, Dead: func(e *registry.Entry, _ string) bool {
 				asked++
 				if e.RPCB != old || e.IP.Port() != 2049 {
 					t.Errorf("asked about %+v", e)

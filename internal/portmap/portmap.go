@@ -25,9 +25,9 @@ type Config struct {
 	// Relay sends remote calls. Nil refuses them, as rpcbind does without -r.
 	Relay Relay
 	// Dead tells whether the server of a registration is certainly gone; nil says that it never is. It is asked only
-	// when a SET is refused because another address is registered, by somebody who may unregister that. See PROTOCOL
+	// when a SET is refused because another address is registered, by an owner who may unregister that. See PROTOCOL
 	// section 8 no. 8.
-	Dead func(e *registry.Entry) bool
+	Dead func(e *registry.Entry, owner string) bool
 	// Refused, if not nil, is told of each SET and UNSET of somebody who may register that was refused.
 	Refused func(Refused)
 	// LookupStats and RemoteStats are how many lookups and remote calls GETSTAT lists for each version: at most
@@ -56,7 +56,7 @@ type Portmapper struct {
 	policy     Policy
 	now        func() uint32
 	relay      Relay
-	dead       func(e *registry.Entry) bool
+	dead       func(e *registry.Entry, owner string) bool
 	refused    func(Refused)
 	observe    func(from Caller, call, reply []byte)
 	count      func(from Caller, call oncrpc.Call, reply []byte)

@@ -84,7 +84,7 @@ func (p *Portmapper) replaceDead(b rpcbind.RPCB) error {
 	if err := old.RemovableBy(b.Owner); err != nil {
 		return err
 	}
-	if !p.dead(old) {
+	if !p.dead(old, b.Owner) {
 		return registry.ErrTaken
 	}
 	return p.table.Replace(old, b)

@@ -219,7 +219,8 @@ func diagSocketsAt(protocol uint8, states uint32, port uint16, families []uint8)
 // dumpSocketsAt returns the sockets of one family at a port, 0 for any.
 func dumpSocketsAt(c *netlinkConn, protocol, family uint8, states uint32, port uint16) ([]BoundSocket, error) {
 	const statesAt = 4
-	request := diagQuery{protocol: protocol, family: family}.append(nil)
+	// The kernel compares the port in the request before it runs the filter, in UDP's dump and in that of listeners.
+	request := diagQuery{protocol: protocol, family: family, source: netip.AddrPortFrom(netip.Addr{}, port)}.append(nil)
 	binary.NativeEndian.PutUint32(request[statesAt:], states)
 	if port != 0 {
 		request = appendPortFilter(request, port)

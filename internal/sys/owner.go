@@ -23,7 +23,7 @@ const (
 	portStart     = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
 )
 
-// Owners asks the kernel who calls over loopback. It keeps its descriptors open, so a host that runs out of them doesn't
+// Owners asks the kernel for single sockets: those of callers over loopback, and those that serve. It keeps its descriptors open, so a host that runs out of them doesn't
 // make it fail. Its methods may be called from any number of goroutines. The zero value is ready.
 type Owners struct {
 	mu    sync.Mutex
