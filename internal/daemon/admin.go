@@ -43,7 +43,7 @@ func openAdmin(c Config) (*adminDesk, error) {
 		c.Log.Warn("the admin socket can't be made: status and watch will know less", "err", err)
 	} else if gid >= 0 {
 		// Who isn't root may give it to groups of its own alone.
-		if err := os.Lchown(c.adminSocket(), -1, gid); err != nil {
+		if err := sys.GiveSocket(c.adminSocket(), adminMode, gid); err != nil {
 			c.Log.Warn("the admin socket can't be given to its group, so root alone may ask; under systemd the unit needs SupplementaryGroups= and SystemCallFilter=@chown",
 				"group", c.AdminGroup, "err", err)
 		}
@@ -71,7 +71,7 @@ func listenAdmin(path string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Chmod(path, adminMode); err != nil {
+	if err := sys.GiveSocket(path, adminMode, -1); err != nil {
 		l.Close()
 		return nil, err
 	}

@@ -142,31 +142,60 @@ func StaleSocket(path string) (bool, error) {
 	}
 }
 
-// openToAll gives the socket file just bound at path its mode and returns its identity. It works on an O_PATH descriptor,
-// since chmod(2) by name would follow a symbolic link that somebody with write access to the directory put there.
+// openToAll gives the socket file just bound at path its mode and returns its identity.
 func openToAll(path string) (inode, error) {
-	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, st, err := openSocketFile(path)
 	if err != nil {
-		return inode{}, os.NewSyscallError("open", err)
+		return inode{}, err
 	}
 	defer unix.Close(fd)
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return inode{}, os.NewSyscallError("fstat", err)
+	return inodeOf(&st), chmodSocketFile(fd, localMode)
+}
+
+// GiveSocket gives the socket file that this process just bound at path a mode and, unless gid is negative, a group.
+// Whoever else can write in the directory may put another file at path: that one is left alone, and an error.
+func GiveSocket(path string, mode uint32, gid int) error {
+	fd, st, err := openSocketFile(path)
+	if err != nil {
+		return err
 	}
-	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
-		return inode{}, errors.New("the path was taken by something else while it was bound")
+	defer unix.Close(fd)
+	if st.Nlink != 1 || int(st.Uid) != os.Geteuid() {
+		return fmt.Errorf("%s: another socket took the path of the one just bound; see who can write in its directory", path)
 	}
-	id := inodeOf(&st)
-	// An O_PATH descriptor takes no fchmod(2). Its name under /proc is the old way, fchmodat2(2) that of Linux 6.6,
-	// which needs no /proc.
-	if err := unix.Chmod("/proc/self/fd/"+strconv.Itoa(fd), localMode); err == nil {
-		return id, nil
+	if gid >= 0 {
+		if err := unix.Fchownat(fd, "", -1, gid, unix.AT_EMPTY_PATH); err != nil {
+			return os.NewSyscallError("fchownat", err)
+		}
 	}
-	if err := unix.Fchmodat(fd, "", localMode, unix.AT_EMPTY_PATH); err != nil {
-		return id, os.NewSyscallError("fchmodat2", err)
+	return chmodSocketFile(fd, mode)
+}
+
+// openSocketFile opens a socket file for what follows: chmod(2) by name follows a symbolic link that somebody with write
+// access to the directory put there.
+func openSocketFile(path string) (fd int, st unix.Stat_t, err error) {
+	fd, err = unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, st, os.NewSyscallError("open", err)
 	}
-	return id, nil
+	err = os.NewSyscallError("fstat", unix.Fstat(fd, &st))
+	if err == nil && st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		err = errors.New("the path was taken by something else while it was bound")
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, st, err
+	}
+	return fd, st, nil
+}
+
+// chmodSocketFile sets the mode by an O_PATH descriptor, which takes no fchmod(2). Its name under /proc is the old way,
+// fchmodat2(2) that of Linux 6.6, which needs no /proc.
+func chmodSocketFile(fd int, mode uint32) error {
+	if err := unix.Chmod("/proc/self/fd/"+strconv.Itoa(fd), mode); err == nil {
+		return nil
+	}
+	return os.NewSyscallError("fchmodat2", unix.Fchmodat(fd, "", mode, unix.AT_EMPTY_PATH))
 }
 
 // removeOurs unlinks path if it is still the inode given.

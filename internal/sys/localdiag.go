@@ -31,8 +31,8 @@ type localSocket struct {
 }
 
 // LocalSockets returns the sockets of this network namespace that hold a path, or "@name" in the abstract namespace:
-// those bound to the file that the path names now or, if that can't be told, those bound by that name. The error means
-// that the kernel can't say.
+// those bound to the file that the path names now. Where the kernel doesn't tell the file, the name decides. The error
+// means that the kernel can't say.
 //
 // Nothing is connected to: that would start the service whose socket systemd holds. A socket of another network namespace
 // isn't found, although its path can be connected to from here.
@@ -55,22 +55,84 @@ func LocalSockets(path string) ([]BoundSocket, error) {
 			return nil, fmt.Errorf("who holds local socket %s: unix_diag: %w; %w", path, err, procErr)
 		}
 	}
-	var byFile, byName []BoundSocket
+	f := socketFile{path: path, abstract: abstract, ino: uint32(st.Ino), dev: kernelDevice(uint64(st.Dev))}
+	if !abstract {
+		f.super, f.knowsSuper = superblock(path)
+	}
+	var found []BoundSocket
 	for _, s := range all {
-		sameDevice := !abstract && s.onFile && s.dev == kernelDevice(uint64(st.Dev))
-		switch {
-		case sameDevice && s.ino == uint32(st.Ino):
-			byFile = append(byFile, s.BoundSocket)
-		case sameDevice: // bound by that name once; the file is another one now
-		case s.Path == path:
-			byName = append(byName, s.BoundSocket)
+		if f.isOf(s) {
+			found = append(found, s.BoundSocket)
 		}
 	}
-	if byFile != nil {
-		return byFile, nil
+	return found, nil
+}
+
+// A socketFile is the socket file that a path names in this mount namespace, or an abstract name.
+type socketFile struct {
+	path       string
+	abstract   bool
+	ino, dev   uint32 // as stat(2) tells them
+	super      uint32 // the file system's own device; on some, such as overlayfs, stat(2) shows another one
+	knowsSuper bool
+}
+
+// isOf tells whether a socket is bound to the file. Its name alone is no proof: in another mount namespace, which every
+// user can make, it names another file.
+func (f socketFile) isOf(s localSocket) bool {
+	switch {
+	case f.abstract, !s.onFile:
+		return s.Path == f.path
+	case f.knowsSuper && s.dev != f.super:
+		return false
+	case f.knowsSuper && f.dev != f.super: // the inode's number, too, may be another one for stat(2)
+		return s.Path == f.path
+	case s.dev == f.dev:
+		return s.ino == f.ino
 	}
-	// On some file systems, such as overlayfs, stat(2) shows another device than the kernel has itself.
-	return byName, nil
+	return !f.knowsSuper && s.Path == f.path
+}
+
+// superblock returns the device of the file system that path is on, as the kernel knows it itself.
+func superblock(path string) (dev uint32, ok bool) {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, false
+	}
+	defer unix.Close(fd)
+	info, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(fd))
+	if err != nil {
+		return 0, false
+	}
+	id := ""
+	for line := range strings.Lines(string(info)) {
+		if v, found := strings.CutPrefix(line, "mnt_id:"); found {
+			id = strings.TrimSpace(v)
+		}
+	}
+	mounts, err := os.Open("/proc/self/mountinfo")
+	if id == "" || err != nil {
+		return 0, false
+	}
+	defer mounts.Close()
+	return superblockOf(mounts, id)
+}
+
+// superblockOf reads lines such as this (proc_pid_mountinfo(5)):
+//
+//	36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue
+func superblockOf(mounts io.Reader, id string) (dev uint32, ok bool) {
+	for lines := bufio.NewScanner(mounts); lines.Scan(); {
+		f := strings.SplitN(lines.Text(), " ", 4)
+		if len(f) < 4 || f[0] != id {
+			continue
+		}
+		major, minor, _ := strings.Cut(f[2], ":")
+		a, err := strconv.ParseUint(major, 10, 12)
+		b, err2 := strconv.ParseUint(minor, 10, 20)
+		return uint32(a)<<20 | uint32(b), err == nil && err2 == nil
+	}
+	return 0, false
 }
 
 // kernelDevice writes a device as the kernel does for itself: 12 bits of major, 20 of minor number.
