@@ -28,8 +28,7 @@ type Config struct {
 	// StateDir if that is given, else /run/rpcbind.sock.
 	Socket string
 	// StateDir is the directory of everything that an instance of its own has on disk, which is made if its parent
-	// exists. Empty says that this is the system's instance, whose lock is /run/rpcbind.lock and whose registrations are
-	// kept in /run/rpcbind. It must belong to us, root or rpcbind's user, and nobody else may write in it.
+	// exists. Empty says that this is the system's instance, whose lock and registrations are in /run/rpcbind. It must belong to us, root or rpcbind's user, and nobody else may write in it.
 	StateDir string
 	// Insecure lets callers of every host register.
 	Insecure bool
@@ -112,7 +111,7 @@ func (c Config) complete() (Config, error) {
 // lockPath returns the path of the instance lock.
 func (c Config) lockPath() string {
 	if c.StateDir == "" {
-		return instance.DefaultPath
+		return instance.SystemPaths().Lock
 	}
 	return filepath.Join(c.StateDir, "rpcbind.lock")
 }

@@ -26,12 +26,12 @@ func TestComplete(t *testing.T) {
 		socket, lock string
 		port         uint16
 	}{
-		{"defaults", Config{}, "/run/rpcbind.sock", "/run/rpcbind.lock", 111},
+		{"defaults", Config{}, "/run/rpcbind.sock", "/run/rpcbind/gportmap.lock", 111},
 		{"instance", Config{StateDir: "/x", Port: 1111}, "/x/rpcbind.sock", "/x/rpcbind.lock", 1111},
-		{"socket", Config{Socket: "/y.sock"}, "/y.sock", "/run/rpcbind.lock", 111},
+		{"socket", Config{Socket: "/y.sock"}, "/y.sock", "/run/rpcbind/gportmap.lock", 111},
 		{"instance and socket", Config{StateDir: "/x", Socket: "/y.sock"}, "/y.sock", "/x/rpcbind.lock", 111},
 		{"relative", Config{StateDir: "x", Socket: "./y.sock"}, filepath.Join(cwd, "y.sock"), filepath.Join(cwd, "x/rpcbind.lock"), 111},
-		{"longest", Config{Socket: "/" + strings.Repeat("s", 106)}, "/" + strings.Repeat("s", 106), "/run/rpcbind.lock", 111},
+		{"longest", Config{Socket: "/" + strings.Repeat("s", 106)}, "/" + strings.Repeat("s", 106), "/run/rpcbind/gportmap.lock", 111},
 	} {
 		got, err := c.config.complete()
 		if err != nil {

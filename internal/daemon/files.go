@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"errors"
 	"io/fs"
 	"strings"
@@ -15,7 +16,14 @@ func (c Config) paths() instance.Paths {
 		p = instance.DirPaths(c.StateDir)
 	}
 	p.Lock, p.Socket, p.Admin = c.lockPath(), c.Socket, c.adminSocket()
+	p.Serves = c.wildcards()
 	return p
+}
+
+// predecessorLock returns the lock of whom a takeover is from: every portmapper of the system holds rpcbind's.
+func (c Config) predecessorLock() string {
+	p := c.paths()
+	return cmp.Or(p.Rpcbind, p.Lock)
 }
 
 // clearStale removes what an earlier daemon left behind that was killed, but for its socket, which is replaced when ours

@@ -9,7 +9,6 @@ import (
 	"runtime"
 	"runtime/debug"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/gportmap/gportmap/internal/admin"
@@ -30,7 +29,7 @@ const tidyAfter = time.Second
 
 // Run serves until ctx ends, and then returns nil. What is taken on the way up is given back in reverse on the way down:
 //
-//	another portmapper stopped, for a takeover → instance lock → state directory → stale files removed → sockets, handed
+//	another portmapper stopped, for a takeover → state directory → instance lock → stale files removed → sockets, handed
 //	over, inherited or bound → pid file → privileges dropped → table with our own entries and those of the last daemon, or of
 //	the other portmapper → serve → subsys lock → confined → whoever started us is told → READY=1
 //
@@ -110,28 +109,34 @@ func start(ctx context.Context, c Config, other *takeover) error {
 	return serve(ctx, c, sockets, k, table, state, desk)
 }
 
-// acquire takes the instance lock. That of an instance of its own is in its state directory, which is checked before
-// anything is made there.
+// acquire takes the instance lock, in the state directory, which is checked before anything is made there.
 func acquire(c Config) (*instance.Lock, error) {
-	if c.StateDir != "" {
-		state, err := openState(c)
-		if err != nil {
-			return nil, err
-		}
-		state.Close()
+	state, err := openState(c)
+	if err != nil {
+		return nil, c.needsRoot(err)
 	}
-	lock, err := instance.Acquire(c.lockPath())
+	state.Close()
+	p := c.paths()
+	lock, warning, err := instance.AcquireBeside(p.Lock, p.Rpcbind)
 	var running *instance.RunningError
 	switch {
-	case err == nil:
-		return lock, nil
 	case errors.As(err, &running):
 		return nil, alreadyRunning(c, running)
-	case errors.Is(err, syscall.EACCES) && c.StateDir == "" && os.Geteuid() != 0:
-		err = fmt.Errorf("%w; the system's portmapper needs root or a unit of systemd's with StandardOutput=file:%s, an instance of your own --state-dir and --port",
-			err, instance.DefaultPath)
+	case err != nil:
+		return nil, c.needsRoot(byCause(ExitCantCreate, fmt.Errorf("instance lock: %w", err)))
 	}
-	return nil, byCause(ExitCantCreate, fmt.Errorf("instance lock: %w", err))
+	if warning != "" {
+		c.Log.Warn(warning)
+	}
+	return lock, nil
+}
+
+// needsRoot says so in an error of another user who starts the system's portmapper.
+func (c Config) needsRoot(err error) error {
+	if os.Geteuid() == 0 || c.StateDir != "" {
+		return err
+	}
+	return WithExitCode(ExitPermission, fmt.Errorf("%w; the system's portmapper needs root or the units of systemd's, an instance of your own --state-dir and --port", err))
 }
 
 // dropPrivileges becomes the first of the users that distributions have for a portmapper.

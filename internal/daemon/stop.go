@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"syscall"
 	"time"
 
@@ -22,7 +21,8 @@ const (
 var ErrNotRunning = errors.New("gportmap is not running")
 
 // Stop ends the gportmap that is the instance of this configuration, and returns when it has ended and what it may have
-// left is removed. It never touches another portmapper. The error is [ErrNotRunning] if there is nothing to stop.
+// left is removed. It never touches another portmapper. The error is [ErrNotRunning] if there is nothing to stop; one with
+// [ExitOK] says that it has ended and what couldn't be removed.
 func Stop(ctx context.Context, c Config) error {
 	c, err := c.complete()
 	if err != nil {
@@ -45,9 +45,9 @@ func Stop(ctx context.Context, c Config) error {
 			return WithExitCode(ExitSystem, fmt.Errorf("%w; it was told to end and then killed: see whether it hangs in the kernel", err))
 		}
 	}
-	// What a daemon that dropped its privileges may not remove is left to us.
-	if _, err := instance.Clear(c.paths()); err != nil && !errors.Is(err, instance.ErrRunning) && !errors.Is(err, fs.ErrPermission) {
-		return byCause(ExitSystem, err)
+	// What a daemon without privileges may not remove is left to us. It has ended: whatever stays is no failure.
+	if _, err := instance.Clear(c.paths()); err != nil && !errors.Is(err, instance.ErrRunning) {
+		return WithExitCode(ExitOK, fmt.Errorf("gportmap has ended; a file stays, which doesn't keep it from starting: %w", err))
 	}
 	return nil
 }

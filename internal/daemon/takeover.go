@@ -89,7 +89,7 @@ func findPredecessor(ctx context.Context, c Config) (*takeover, error) {
 		return nil, err
 	}
 	t := &takeover{config: c, endpoints: c.endpoints(addrs)}
-	if t.from, err = instance.FindPredecessor(ctx, c.lockPath(), t.endpoints...); err != nil {
+	if t.from, err = instance.FindPredecessor(ctx, c.predecessorLock(), t.endpoints...); err != nil {
 		return nil, err
 	}
 	if err = rehearse(c, t.endpoints); err == nil {

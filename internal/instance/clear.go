@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"syscall"
 
 	"github.com/gportmap/gportmap/internal/sys"
@@ -15,18 +16,24 @@ import (
 // nothing is touched. What can't be removed, or isn't of the kind that it should be, stays and is told in the error,
 // beside what was removed.
 func Clear(p Paths) (removed []string, err error) {
-	left := exists(p.Lock)
-	lock, err := Acquire(p.Lock)
+	locks := slices.DeleteFunc(present([]string{p.Lock, p.Rpcbind}), func(path string) bool { return !exists(path) })
+	lock, _, err := AcquireBeside(p.Lock, p.Rpcbind)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil // no directory, so no files in it
+		if p.Rpcbind == "" {
+			return nil, nil // no directory, so no files in it
+		}
+		// The state directory is gone, other files may not be.
+		lock, _, err = acquireRpcbinds(p.Rpcbind, trustedUsers(p.Lock))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("clear stale files: instance lock: %w", err)
 	}
 	removed, err = lock.Clear(p)
 	lock.Release()
-	if left && !exists(p.Lock) {
-		removed = append(removed, p.Lock)
+	for _, path := range locks {
+		if !exists(path) {
+			removed = append(removed, path)
+		}
 	}
 	return removed, err
 }

@@ -36,6 +36,25 @@ func holder(path string, f *os.File) *RunningError {
 	return e
 }
 
+// lockTaker returns the pid that took the lock on the file at path, as the kernel's table of locks tells everybody; 0 if
+// nobody did or it can't be told.
+func lockTaker(path string) int {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return 0
+	}
+	i, ok := inodeOf(info)
+	if !ok {
+		return 0
+	}
+	locks, err := os.Open("/proc/locks")
+	if err != nil {
+		return 0
+	}
+	defer locks.Close()
+	return taker(locks, i)
+}
+
 // inode is a file as the kernel's tables of locks name it.
 type inode struct{ device, number string }
 

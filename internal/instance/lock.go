@@ -1,8 +1,9 @@
 // Package instance sees to it that one portmapper runs at a time, tells whether one does, clears what a killed one left
 // behind, and names who is in the way.
 //
-// The truth is a lock that the kernel holds for a living process (flock(2)) on the file that rpcbind locks as well, so
-// that rpcbind and gportmap exclude each other. The file itself means nothing: a stale one hinders nobody.
+// The truth is a lock that the kernel holds for a living process (flock(2)) on a file that only root and the service's user
+// can open. The file itself means nothing: a stale one hinders nobody. Rpcbind's lock is taken beside it, so that rpcbind and
+// gportmap exclude each other; see [AcquireBeside].
 package instance
 
 import (
@@ -10,14 +11,15 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"syscall"
 	"time"
 
 	"github.com/gportmap/gportmap/internal/sys"
 )
 
-// DefaultPath is the lock file of a system's portmapper, rpcbind's own.
-const DefaultPath = "/run/rpcbind.lock"
+// RpcbindLock is the lock file of rpcbind. Rpcbind makes it readable for every user, so every user can lock it.
+const RpcbindLock = "/run/rpcbind.lock"
 
 // ErrRunning says that another process holds the lock. The error that [Lock] returns wraps it in a [*RunningError].
 var ErrRunning = errors.New("another portmapper is already running")
@@ -46,8 +48,9 @@ func (e *RunningError) Unwrap() error { return ErrRunning }
 
 // A Lock is held from [Acquire] to [Lock.Release], or to the end of the process, however it ends.
 type Lock struct {
-	file *os.File
-	path string
+	file   *os.File
+	path   string
+	beside *Lock // rpcbind's
 }
 
 // maxReplacements bounds how often Acquire finds that the file it locked was removed meanwhile. Each time another
@@ -79,14 +82,25 @@ func Acquire(path string) (*Lock, error) {
 		// Between open and flock the last holder may have removed the file. Then what is locked has no name any more,
 		// and another process could lock a new file of that name.
 		if same(path, f) {
-			// rpcbind leaves a file that everybody may open, and so lock, which would keep the next one from starting.
-			// That this fails for a file of another owner is no reason not to serve.
-			_ = f.Chmod(0o600)
+			guard(path, f)
 			return &Lock{file: f, path: path}, nil
 		}
 		f.Close()
 	}
 	return nil, &fs.PathError{Op: "lock", Path: path, Err: errors.New("the file is being replaced all the time")}
+}
+
+// guard lets nobody open the lock file but root and who owns its directory: rpcbind leaves one that everybody may lock.
+// Failing for a file of another owner is no reason not to serve. A file with a second name isn't the one that was made here.
+func guard(path string, f *os.File) {
+	var file, dir syscall.Stat_t
+	if syscall.Fstat(int(f.Fd()), &file) != nil || file.Nlink != 1 {
+		return
+	}
+	if os.Geteuid() == 0 && syscall.Lstat(filepath.Dir(path), &dir) == nil && dir.Uid != file.Uid {
+		_ = f.Chown(int(dir.Uid), int(dir.Gid)) // the service's user takes it at the next start
+	}
+	_ = f.Chmod(0o600)
 }
 
 // open opens the lock file. O_NOFOLLOW, because the directory may be one that others write to; O_NONBLOCK, because a FIFO
@@ -187,6 +201,7 @@ func (l *Lock) Release() {
 	if l == nil || l.file == nil {
 		return
 	}
+	l.beside.Release()
 	if same(l.path, l.file) {
 		_ = os.Remove(l.path)
 	}

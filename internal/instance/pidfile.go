@@ -193,12 +193,7 @@ func holdsLock(pid int, path string) bool {
 		return true
 	}
 	// Only root sees the descriptors of others, but everybody who took a lock.
-	locks, err := os.Open("/proc/locks")
-	if err != nil {
-		return false
-	}
-	defer locks.Close()
-	return taker(locks, i) == pid
+	return lockTaker(path) == pid
 }
 
 func inodeOf(info os.FileInfo) (inode, bool) {

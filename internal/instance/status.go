@@ -17,19 +17,23 @@ import (
 // Paths are the files that an instance has, besides its state. An empty one isn't had.
 type Paths struct {
 	Lock    string // the instance lock: the only truth
+	Rpcbind string // rpcbind's lock, which is taken beside it
 	PIDFile string
 	Subsys  string // see [SubsysLock]
 	Socket  string // the local socket
 	Admin   string // the socket that tells how the daemon is
 	// OtherPIDFiles and OtherSubsys are files of the same kind that those who share the lock may leave behind.
 	OtherPIDFiles, OtherSubsys []string
+	// Serves are the endpoints by which a portmapper is found that has lost its files.
+	Serves []Endpoint
 }
 
-// SystemPaths are those of the system's portmapper. The lock and the socket are rpcbind's own. The pid file is not:
-// Debian's init script of rpcbind writes and removes /run/rpcbind.pid itself, whether or not its start succeeded.
+// SystemPaths are those of the system's portmapper. The lock lies in the state directory, where root and the service's user
+// alone can make files. The socket is rpcbind's own. The pid file is not: Debian's init script of rpcbind writes and removes /run/rpcbind.pid itself, whether or not its start succeeded.
 func SystemPaths() Paths {
 	return Paths{
-		Lock:          DefaultPath,
+		Lock:          "/run/rpcbind/gportmap.lock",
+		Rpcbind:       RpcbindLock,
 		PIDFile:       "/run/gportmap.pid",
 		Subsys:        "/var/lock/subsys/gportmap",
 		Socket:        "/run/rpcbind.sock",
@@ -104,7 +108,7 @@ func (s Status) String() string {
 	return text
 }
 
-// State tells how things are without changing them, for which it takes the kernel lock for a moment if nobody has it. An
+// State tells how things are without changing them, for which it takes the kernel locks for a moment if nobody has them. An
 // error means that a file is in the way of the truth, such as a link in place of the lock.
 func State(p Paths) (Status, error) {
 	err := probe(p.Lock)
@@ -117,7 +121,15 @@ func State(p Paths) (Status, error) {
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return Status{Condition: Unknown}, fmt.Errorf("instance lock: %w", err)
 	}
-	return deadStatus(p, err == nil), nil
+	other, note := p.portmapperAt()
+	if other != nil {
+		return runningStatus(p, other), nil
+	}
+	s := deadStatus(p, err == nil)
+	if s.Note == "" {
+		s.Note = note
+	}
+	return s, nil
 }
 
 // probe tells whether the lock is held, without making the file: nil says that it is free. The lock taken is a shared one,
@@ -164,15 +176,11 @@ func runningStatus(p Paths, e *RunningError) Status {
 // statusFromOutside is the status for somebody who may not open the lock file: the kernel's table of locks tells everybody
 // who took one, but not who inherited it.
 func statusFromOutside(p Paths) Status {
-	if info, err := os.Lstat(p.Lock); err == nil {
-		if i, ok := inodeOf(info); ok {
-			if locks, err := os.Open("/proc/locks"); err == nil {
-				defer locks.Close()
-				if pid := taker(locks, i); pid != 0 {
-					return runningStatus(p, &RunningError{Path: p.Lock, PID: pid})
-				}
-			}
-		}
+	if pid := lockTaker(p.Lock); pid != 0 {
+		return runningStatus(p, &RunningError{Path: p.Lock, PID: pid})
+	}
+	if other, _ := p.portmapperAt(); other != nil {
+		return runningStatus(p, other)
 	}
 	return Status{Condition: Unknown, Note: fmt.Sprintf("only root can tell, for %s may not be opened", p.Lock)}
 }
@@ -180,6 +188,9 @@ func statusFromOutside(p Paths) Status {
 // deadStatus is the status while the lock is free, its file being there or not.
 func deadStatus(p Paths, lockExists bool) Status {
 	if s, ok := survivor(p); ok {
+		return s
+	}
+	if s, ok := server(p); ok {
 		return s
 	}
 	s := Status{Condition: Stopped}
@@ -198,12 +209,20 @@ func deadStatus(p Paths, lockExists bool) Status {
 	if lockExists {
 		note(p.Lock, DeadWithLock)
 	}
+	if p.Rpcbind != "" && probe(p.Rpcbind) == nil {
+		note(p.Rpcbind, DeadWithLock)
+	}
 	for _, path := range present([]string{p.Socket, p.Admin}) {
 		if stale, err := sys.StaleSocket(path); stale && err == nil {
 			s.Stale = append(s.Stale, path)
 		}
 	}
 	return s
+}
+
+// lost says what is unusual about a portmapper that was found without its lock.
+func (p Paths) lost() string {
+	return fmt.Sprintf("its lock file %s was removed by somebody; gportmap takeover makes everything anew, and keeps every registration", p.Lock)
 }
 
 // survivor looks for a portmapper that has lost its lock, because somebody removed the file.
@@ -216,8 +235,32 @@ func survivor(p Paths) (Status, bool) {
 		defer h.Close()
 		// In a container the numbers are few, and the one of an earlier life may be ours now.
 		if h.PID != os.Getpid() {
-			return Status{Condition: Running, Process: h.Process,
-				Note: fmt.Sprintf("its lock file %s was removed by somebody: restart it", p.Lock)}, true
+			return Status{Condition: Running, Process: h.Process, Note: p.lost()}, true
+		}
+	}
+	return Status{}, false
+}
+
+// server looks for a portmapper that serves although it has lost its lock and its pid file.
+func server(p Paths) (Status, bool) {
+	if len(p.Serves) == 0 {
+		return Status{}, false
+	}
+	holders, err := Holders(p.Serves...)
+	if err != nil {
+		return Status{Condition: Unknown, Note: fmt.Sprintf("who serves can't be told: %v; look as root", err)}, true
+	}
+	trusted := trustedUsers(p.Lock)
+	if os.Geteuid() != 0 {
+		trusted = append(trusted, uint32(os.Geteuid()))
+	}
+	for _, h := range holders {
+		switch {
+		case h.Unseen == Denied:
+			return Status{Condition: Unknown, Note: h.String()}, true
+		case h.Process.PID == 0 || h.Process.PID == os.Getpid() || h.isSystemdAlone():
+		case proven(h.Process.PID, trusted):
+			return Status{Condition: Running, Process: h.Process, Note: p.lost()}, true
 		}
 	}
 	return Status{}, false

@@ -297,7 +297,7 @@ func TestStatusOfRpcbind(t *testing.T) {
 	}
 	for syscall.Kill(pid, 0) == nil { // until it is no zombie either
 	}
-	want := []string{p.Lock, p.Socket, p.OtherPIDFiles[0], p.OtherSubsys[0]}
+	want := []string{p.Rpcbind, p.Socket, p.OtherPIDFiles[0], p.OtherSubsys[0]}
 	slices.Sort(want)
 	s, err = State(p)
 	slices.Sort(s.Stale)
