@@ -76,10 +76,9 @@ Flags, those of rpcbind with long names:
   -l, --log-calls        log every call
   -r, --remote-calls     make calls for others (CALLIT, BCAST, INDIRECT), as NIS broadcasts need
   -s, --drop-privileges  become user _rpc, rpc or daemon, the first there is, once every socket is bound,
-                         without any capability; the lock file, the pid file and the local socket then stay
-                         behind, which hinders nobody; the stop command removes them. There is no subsys lock
-                         then. Without -s the system's instance becomes that user once it serves, and keeps
-                         the capability to remove them
+                         without any capability. Without it the system's instance does the same once it serves.
+                         The pid file and the local socket then stay at its end, where only root may remove
+                         them: the stop command does, and so do status, as root, and the next start
       --takeover         stop the portmapper that runs (rpcbind, portmap, gportmap) and take its place with
                          all registrations; if that fails put it back. If none runs, start as always
   -v, --version          print the version
@@ -122,7 +121,7 @@ Flags for an instance beside the system's:
       --socket PATH      local socket (default /run/rpcbind.sock, with --state-dir DIR/rpcbind.sock);
                          served under the same name in the abstract namespace as well
       --state-dir DIR    directory of the instance's files, made if it isn't there. The instance lock is
-                         DIR/rpcbind.lock, without this flag rpcbind's own, /run/rpcbind.lock
+                         DIR/rpcbind.lock, without this flag /run/rpcbind/gportmap.lock
 
 Without -f or -d, NAME returns when every socket is served, and logs to syslog from then on. It stays in
 the foreground if systemd handed it sockets, and as process 1, where it also reaps orphans.

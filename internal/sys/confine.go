@@ -30,64 +30,39 @@ func NoNewPrivileges() error {
 	return onAllThreads("prctl", unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0)
 }
 
-// Capabilities of those who keep files for others.
-const (
-	CapChown       = unix.CAP_CHOWN
-	CapDACOverride = unix.CAP_DAC_OVERRIDE
-)
-
-// BecomeWith is [DropPrivileges] but for some capabilities, which the other user keeps. Before it changed anything it fails
-// with ErrThreads, or a permission error where root has no power; after another error the process must end.
-func BecomeWith(uid, gid uint32, keep ...int) error {
-	const on, off = 1, 0
-	if err := onAllThreads("prctl", unix.SYS_PRCTL, unix.PR_SET_KEEPCAPS, on, 0); err != nil {
-		return err
-	}
-	if err := become(int(uid), int(gid)); err != nil {
-		return fmt.Errorf("become uid %d, gid %d: %w", uid, gid, err)
-	}
-	if err := onAllThreads("prctl", unix.SYS_PRCTL, unix.PR_SET_KEEPCAPS, off, 0); err != nil {
-		return err
-	}
-	if err := KeepCapabilities(keep...); err != nil {
-		return err
-	}
-	return verifyDropped(int(uid), int(gid))
-}
-
-// KeepCapabilities gives up every capability but those, of all threads and for good, and verifies it. The user stays what it
-// is: without capabilities root owns its files and no more.
-func KeepCapabilities(keep ...int) error {
+// DropCapabilities gives up every capability, of all threads and for good, and verifies it. The user stays what it is: without
+// capabilities root owns its files and no more.
+func DropCapabilities() error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var before, data [2]unix.CapUserData
-	if err := unix.Capget(&header, &before[0]); err != nil {
-		return os.NewSyscallError("capget", err)
-	}
-	for _, c := range keep {
-		data[c/32].Permitted |= before[c/32].Permitted & (1 << (c % 32))
-		data[c/32].Effective |= before[c/32].Permitted & (1 << (c % 32))
-	}
-	err := onAllThreads("capset", unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&data[0])), 0)
-	if err != nil {
-		return err
-	}
-	var now [2]unix.CapUserData
+	var none, now [2]unix.CapUserData
 	if err := unix.Capget(&header, &now[0]); err != nil {
 		return os.NewSyscallError("capget", err)
 	}
-	if now != data {
-		return fmt.Errorf("capset: verification: capabilities are %x, not %x", now, data)
+	if now == none {
+		return nil
+	}
+	err := onAllThreads("capset", unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&none[0])), 0)
+	if err != nil {
+		return err
+	}
+	if err := unix.Capget(&header, &now[0]); err != nil {
+		return os.NewSyscallError("capget", err)
+	}
+	if now != none {
+		return fmt.Errorf("capset: verification: capabilities are %x", now)
 	}
 	return nil
 }
 
-// What a confined process may still do beneath its directories, and what it may do nowhere else: change files, and run
-// programs. Rights of later versions of Landlock are asked for where the kernel knows them (landlock(7)).
+// What a confined process may do nowhere but beneath its directories, change files, and what it may do there. It runs programs
+// nowhere. Rights of later versions of Landlock are asked for where the kernel knows them (landlock(7)).
 const (
 	landlockChange = unix.LANDLOCK_ACCESS_FS_WRITE_FILE | unix.LANDLOCK_ACCESS_FS_REMOVE_DIR | unix.LANDLOCK_ACCESS_FS_REMOVE_FILE |
 		unix.LANDLOCK_ACCESS_FS_MAKE_CHAR | unix.LANDLOCK_ACCESS_FS_MAKE_DIR | unix.LANDLOCK_ACCESS_FS_MAKE_REG |
 		unix.LANDLOCK_ACCESS_FS_MAKE_SOCK | unix.LANDLOCK_ACCESS_FS_MAKE_FIFO | unix.LANDLOCK_ACCESS_FS_MAKE_BLOCK |
 		unix.LANDLOCK_ACCESS_FS_MAKE_SYM
+	landlockFiles = unix.LANDLOCK_ACCESS_FS_WRITE_FILE | unix.LANDLOCK_ACCESS_FS_REMOVE_FILE | unix.LANDLOCK_ACCESS_FS_MAKE_REG |
+		unix.LANDLOCK_ACCESS_FS_MAKE_SOCK
 	landlockRefer    = unix.LANDLOCK_ACCESS_FS_REFER    // since version 2
 	landlockTruncate = unix.LANDLOCK_ACCESS_FS_TRUNCATE // since version 3
 )
@@ -114,7 +89,7 @@ func ConfineWrites(paths ...string) error {
 	ruleset := int(fd)
 	defer unix.Close(ruleset)
 	for _, p := range paths {
-		if err := allowBeneath(ruleset, p, change); err != nil && !errors.Is(err, unix.ENOENT) {
+		if err := allowBeneath(ruleset, p, change&(landlockFiles|landlockTruncate)); err != nil && !errors.Is(err, unix.ENOENT) {
 			return fmt.Errorf("landlock: %s: %w", p, err)
 		}
 	}

@@ -21,8 +21,13 @@ func TestConfine(t *testing.T) {
 		return
 	}
 	cmd := exec.Command("go", "test", "-count=1", "-run", "^TestConfine$", "-v", ".")
-	dir, err := filepath.EvalSymlinks(t.TempDir())
+	parent, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(parent, "own")
+	// Whoever it becomes may write in both.
+	if err := errors.Join(os.Mkdir(dir, 0o755), os.Chmod(parent, 0o777), os.Chmod(filepath.Dir(parent), 0o755)); err != nil {
 		t.Fatal(err)
 	}
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", confinedEnv+"="+dir)
@@ -40,10 +45,10 @@ func confined(t *testing.T, dir string) {
 		t.Fatal(err)
 	}
 	if os.Geteuid() == 0 {
-		if err := BecomeWith(0, 0, CapDACOverride); err == nil {
-			t.Error("root became root")
+		if err := unix.Chown(dir, 1, 1); err != nil {
+			t.Fatal(err)
 		}
-		if err := BecomeWith(1, 1, CapDACOverride); err != nil {
+		if err := DropPrivileges(1, 1); err != nil {
 			t.Fatal(err)
 		}
 		if os.Getuid() != 1 || os.Geteuid() != 1 || os.Getegid() != 1 {
@@ -56,7 +61,10 @@ func confined(t *testing.T, dir string) {
 			t.Errorf("setuid without its capability: %v", err)
 		}
 	}
-	outside := dir + ".outside"
+	if err := DropCapabilities(); err != nil {
+		t.Fatal(err)
+	}
+	outside := filepath.Join(filepath.Dir(dir), "outside")
 	if err := os.WriteFile(outside, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -76,13 +84,16 @@ func confined(t *testing.T, dir string) {
 		t.Errorf("reading: %v", err)
 	}
 	for what, err := range map[string]error{
-		"writing a file":  os.WriteFile(outside, nil, 0o600),
-		"making a file":   os.WriteFile(outside+"2", nil, 0o600),
-		"removing a file": os.Remove(outside),
-		"running a file":  exec.Command("/bin/true").Run(),
+		"making a directory inside": os.Mkdir(inside, 0o700),
+		"making a FIFO inside":      unix.Mkfifo(inside, 0o600),
+		"making a link inside":      os.Symlink("/", inside),
+		"writing a file":            os.WriteFile(outside, nil, 0o600),
+		"making a file":             os.WriteFile(outside+"2", nil, 0o600),
+		"removing a file":           os.Remove(outside),
+		"running a file":            exec.Command("/bin/true").Run(),
 	} {
 		if !errors.Is(err, os.ErrPermission) {
-			t.Errorf("%s outside: %v, want it refused", what, err)
+			t.Errorf("%s: %v, want it refused", what, err)
 		}
 	}
 	// Threads that come later are confined as well, and so are those that were there.
