@@ -180,6 +180,8 @@ func (d *doctor) sockets(addrs []netip.Addr) {
 			continue
 		case d.heldForUs(h):
 			d.add(Note, "sockets", h.String(), "systemctl start gportmap.service starts the service behind it")
+		case onlyOptional(h):
+			d.add(Warning, "sockets", h.String()+"; gportmap serves without it, and clients that try it first ask that process", h.Remedy())
 		default:
 			d.add(Error, "sockets", h.String(), h.Remedy())
 		}

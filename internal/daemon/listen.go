@@ -114,8 +114,8 @@ func usable(a netip.Addr, ipv6 bool) error {
 	return byCause(ExitConfig, fmt.Errorf("host %v: %w%s", a, err, hint))
 }
 
-// bind opens all sockets, but those that an earlier process had bound. If one can't be had, those opened are closed, and the
-// error tells all that were refused: each may have another reason.
+// bind opens all sockets, but those that an earlier process had bound. If one can't be had that is required, those opened are
+// closed, and the error tells all that were refused: each may have another reason.
 func bind(c Config, wanted []instance.Endpoint, kept []*sys.Socket) ([]*sys.Socket, error) {
 	var sockets []*sys.Socket
 	var failed []refused
@@ -123,7 +123,10 @@ func bind(c Config, wanted []instance.Endpoint, kept []*sys.Socket) ([]*sys.Sock
 		s := choose(kept, e)
 		if s == nil {
 			var err error
-			if s, err = open(e); err != nil {
+			if s, err = open(e); optional(e) && err != nil {
+				c.warnUnserved(e, err)
+				continue
+			} else if err != nil {
 				failed = append(failed, refused{e, err})
 				continue
 			}

@@ -213,6 +213,7 @@ func (c Config) lookAtRunning(ctx context.Context, st *Status, p sys.Process) {
 	if st.State != StateRunning {
 		return
 	}
+	c.lookAtAbstract(st, p.PID)
 	c.lookAtSaved(ctx, st, all)
 	if st.Report, err = c.askReport(ctx); err != nil {
 		st.Notes = append(st.Notes, "there is more to tell for root, and for the group of --admin-group: "+err.Error())

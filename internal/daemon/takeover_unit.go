@@ -127,10 +127,24 @@ func (t *takeover) startSocketUnits(ctx context.Context) error {
 		t.closeCopies() // the service binds its own
 		return nil
 	}
+	defer t.startAbstractUnit(ctx)
 	if len(t.copies) > 0 && instance.ReplaceUnits(ctx, t.ownSockets...) == nil {
 		t.shared = sys.MigrateConnections(t.closeCopies) == nil
 		return nil
 	}
 	t.closeCopies()
 	return instance.ReplaceUnits(ctx, t.ownSockets...)
+}
+
+// startAbstractUnit has systemd bind the abstract name, which any user may have instead: then the takeover goes on without it.
+func (t *takeover) startAbstractUnit(ctx context.Context) {
+	const unit = "gportmap-abstract.socket"
+	if !instance.UnitLoaded(ctx, unit) {
+		return
+	}
+	if err := instance.ReplaceUnits(ctx, unit); err != nil {
+		t.config.Log.Warn("takeover: the abstract socket isn't served; gportmap status tells who has it", "err", err)
+		return
+	}
+	t.ownSockets = append(t.ownSockets, unit)
 }

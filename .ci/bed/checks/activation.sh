@@ -2,7 +2,7 @@
 # activation.sh: a call over any of the sockets starts the service, and is answered.
 . /bed/checks/lib.sh
 
-sockets="gportmap.socket gportmap6.socket"
+sockets="gportmap.socket gportmap6.socket gportmap-abstract.socket"
 
 # activated WHAT COMMAND...: with nothing but the sockets there, the command succeeds and the service runs
 activated() {

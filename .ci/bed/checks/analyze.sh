@@ -2,7 +2,7 @@
 # analyze.sh: what systemd itself says of the units.
 . /bed/checks/lib.sh
 
-units="gportmap.service gportmap-failed.service gportmap.socket gportmap6.socket"
+units="gportmap.service gportmap-failed.service gportmap.socket gportmap6.socket gportmap-abstract.socket"
 # verified: no word, but that what is in conflict with rpcbind's units isn't with itself, now that it has their names as well
 verified() {
   SYSTEMD_COLORS=0 systemd-analyze verify --man=no $units >/tmp/verify 2>&1 || return

@@ -7,7 +7,7 @@ reached() { systemctl show -P ActiveEnterTimestampMonotonic "$1"; }
 earlier() { [ "$(reached "$1")" -gt 0 ] && [ "$(reached "$1")" -le "$(reached "$2")" ]; }
 
 check "the machine runs, no unit failed" same "$(systemctl is-system-running)" running
-for unit in gportmap.socket gportmap6.socket gportmap.service; do
+for unit in gportmap.socket gportmap6.socket gportmap-abstract.socket gportmap.service; do
   check "$unit is active" active "$unit"
   check "$unit is there before remote-fs-pre.target" earlier "$unit" remote-fs-pre.target
 done

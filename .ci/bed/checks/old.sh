@@ -7,7 +7,7 @@ registered >/tmp/before
 check "the package is installed" install /bed/files/gportmap.deb
 registered >/tmp/after
 check "the same $(wc -l </tmp/before) registrations, with their owners" diff /tmp/before /tmp/after
-for unit in gportmap.socket gportmap6.socket gportmap.service rpcbind.socket rpcbind.service; do
+for unit in gportmap.socket gportmap6.socket gportmap-abstract.socket gportmap.service rpcbind.socket rpcbind.service; do
   check "$unit is active" active "$unit"
 done
 check "systemctl status tells what is served" test -n "$(status gportmap.service)"

@@ -22,7 +22,7 @@ check "the same $(wc -l </tmp/before) registrations, with their owners" diff /tm
 pids >/tmp/pids.after
 check "no server was started again" diff /tmp/pids /tmp/pids.after
 check "rpcbind's package is gone" not installed rpcbind
-for unit in gportmap.socket gportmap6.socket gportmap.service rpcbind.socket rpcbind.service portmap.service; do
+for unit in gportmap.socket gportmap6.socket gportmap-abstract.socket gportmap.service rpcbind.socket rpcbind.service portmap.service; do
   check "$unit is active" active "$unit"
   check "$unit is enabled" systemctl -q is-enabled "$unit"
 done

@@ -1,0 +1,44 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/gportmap/gportmap/internal/instance"
+	"github.com/gportmap/gportmap/internal/sys"
+)
+
+// The abstract socket is served if it can be had: every user can take an abstract name, and clients that are refused there, or
+// find nobody, go on to the path.
+
+// optional tells whether a portmapper serves without an endpoint.
+func optional(e instance.Endpoint) bool { return strings.HasPrefix(e.Path, "@") }
+
+// warnUnserved logs that an optional endpoint isn't served, and who has it.
+func (c Config) warnUnserved(e instance.Endpoint, err error) {
+	if errors.Is(err, syscall.EADDRINUSE) {
+		err = instance.WhoHolds(e)
+	}
+	c.Log.Warn("the abstract socket isn't served; clients that try it first ask whoever holds it", "socket", e.Path, "err", err)
+}
+
+// lookAtAbstract notes that another process than the portmapper has the abstract socket.
+func (c Config) lookAtAbstract(st *Status, pid int) {
+	holders, err := instance.Holders(instance.Endpoint{Netid: "local", Path: "@" + c.Socket})
+	if err != nil {
+		return // ask and Report tell of what can't be seen
+	}
+	for _, h := range holders {
+		if h.Unseen == instance.Seen && h.Process.PID != pid && !h.Systemd {
+			st.Notes = append(st.Notes, fmt.Sprintf("%s; clients that try it first ask that process: %s", h.String(), h.Remedy()))
+		}
+	}
+}
+
+// onlyOptional tells whether somebody has nothing but what a portmapper serves without.
+func onlyOptional(h instance.Holder) bool {
+	return !slices.ContainsFunc(h.Sockets, func(s sys.BoundSocket) bool { return !strings.HasPrefix(s.Path, "@") })
+}
