@@ -50,7 +50,7 @@ test-kernel: bed ## as root on Debian: with the NFS server of Debian's kernel, i
 
 # What these two copy into their machines.
 bed: package
-	@CGO_ENABLED=0 $(GO) build -o bin/bed/ ./internal/bed/callers ./cmd/gportmap
+	@CGO_ENABLED=0 $(GO) build -o bin/bed/ ./internal/bed/callers ./internal/bed/neighbour ./cmd/gportmap
 	@cp bin/package/gportmap_*_amd64.deb bin/bed/gportmap.deb
 	@cp init/package/replace-rpcbind bin/bed/
 

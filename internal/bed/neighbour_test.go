@@ -216,5 +216,8 @@ func kill(t *testing.T) {
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	eventually(func() bool { return syscall.Kill(pid, 0) != nil })
+	// It is process 1 of the namespace, this test, whose child it has become.
+	if _, err := syscall.Wait4(pid, nil, 0, nil); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -23,30 +23,29 @@ func (c Config) adminSocket() string { return filepath.Join(c.stateDir(), admin.
 // metrics. Nothing that serves programs depends on it: what can't be opened is logged and served without.
 type adminDesk struct {
 	config  Config
+	gid     int // that may ask, besides root; -1 for none
 	local   net.Listener
 	metrics net.Listener
+	server  *admin.Server
+	served  sync.WaitGroup
+
+	mu    sync.Mutex
+	ended bool
 }
 
 // openAdmin opens it, while we may still be root. The error is about the configuration alone.
 func openAdmin(c Config) (*adminDesk, error) {
-	d := &adminDesk{config: c}
-	gid := -1
+	d := &adminDesk{config: c, gid: -1}
 	if c.AdminGroup != "" {
 		id, err := sys.LookupGroup(c.AdminGroup)
 		if err != nil {
 			return nil, WithExitCode(ExitConfig, fmt.Errorf("admin socket: %w", err))
 		}
-		gid = int(id)
+		d.gid = int(id)
 	}
 	var err error
-	if d.local, err = listenAdmin(c.adminSocket()); err != nil {
+	if d.local, err = d.listen(); err != nil {
 		c.Log.Warn("the admin socket can't be made: status and watch will know less", "err", err)
-	} else if gid >= 0 {
-		// Who isn't root may give it to groups of its own alone.
-		if err := sys.GiveSocket(c.adminSocket(), adminMode, gid); err != nil {
-			c.Log.Warn("the admin socket can't be given to its group, so root alone may ask; under systemd the unit needs SupplementaryGroups= and SystemCallFilter=@chown",
-				"group", c.AdminGroup, "err", err)
-		}
 	}
 	if c.Metrics != (netip.AddrPort{}) {
 		if d.metrics, err = net.Listen("tcp", c.Metrics.String()); err != nil {
@@ -54,6 +53,41 @@ func openAdmin(c Config) (*adminDesk, error) {
 		}
 	}
 	return d, nil
+}
+
+// listen makes the admin socket, for root and its group.
+func (d *adminDesk) listen() (net.Listener, error) {
+	path := d.config.adminSocket()
+	l, err := listenAdmin(path)
+	if err != nil || d.gid < 0 {
+		return l, err
+	}
+	// Who isn't root may give it to groups of its own alone.
+	if err := sys.GiveSocket(path, adminMode, d.gid); err != nil {
+		d.config.Log.Warn("the admin socket can't be given to its group, so root alone may ask; under systemd the unit needs SupplementaryGroups= and SystemCallFilter=@chown",
+			"group", d.config.AdminGroup, "err", err)
+	}
+	return l, nil
+}
+
+// renew makes the admin socket anew, whose file was removed.
+func (d *adminDesk) renew() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.ended {
+		return net.ErrClosed
+	}
+	l, err := d.listen()
+	if err != nil {
+		return err
+	}
+	if old, ok := d.local.(*net.UnixListener); ok {
+		old.SetUnlinkOnClose(false) // the path is the new one's
+		_ = old.Close()             // its Serve ends
+	}
+	d.local = l
+	d.answer(l)
+	return nil
 }
 
 // listenAdmin makes the socket at path in the place of one that a daemon left which was killed; we hold the instance lock.
@@ -80,22 +114,28 @@ func listenAdmin(path string) (net.Listener, error) {
 
 // serve tells about s until the function that it returns is called.
 func (d *adminDesk) serve(s admin.Source) (end func()) {
-	server := admin.NewServer(s)
-	var served sync.WaitGroup
+	d.server = admin.NewServer(s)
 	for _, l := range []net.Listener{d.local, d.metrics} {
-		if l == nil {
-			continue
+		if l != nil {
+			d.answer(l)
 		}
-		served.Go(func() {
-			if err := server.Serve(l, l == d.metrics); err != nil {
-				d.config.Log.Warn("who asks how we are gets no answer any more", "address", l.Addr().String(), "err", err)
-			}
-		})
 	}
 	return func() {
-		server.Close()
-		served.Wait()
+		d.mu.Lock()
+		d.ended = true
+		d.mu.Unlock()
+		d.server.Close()
+		d.served.Wait()
 	}
+}
+
+func (d *adminDesk) answer(l net.Listener) {
+	metricsOnly := l == d.metrics
+	d.served.Go(func() {
+		if err := d.server.Serve(l, metricsOnly); err != nil {
+			d.config.Log.Warn("who asks how we are gets no answer any more", "address", l.Addr().String(), "err", err)
+		}
+	})
 }
 
 // close closes what was opened, if serve didn't.

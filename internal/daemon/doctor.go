@@ -118,7 +118,7 @@ func (d *doctor) lookAtRunning(ctx context.Context, s instance.Status) {
 		return
 	}
 	if s.Note != "" {
-		d.add(Warning, "instance", fmt.Sprintf("gportmap runs (pid %d); %s", p.PID, s.Note), "gportmap stop, then start it")
+		d.add(Warning, "instance", fmt.Sprintf("gportmap runs (pid %d); %s", p.PID, s.Note), "gportmap takeover")
 	}
 	if _, err := d.config.ask(ctx); err != nil {
 		d.add(Error, "instance", fmt.Sprintf("gportmap runs (pid %d) and gives no answer: %v", p.PID, err), "see its log; gportmap stop ends it if it hangs")
@@ -218,16 +218,20 @@ func (d *doctor) files() {
 	for _, path := range []string{p.Lock, p.Socket} {
 		dir := filepath.Dir(path)
 		info, err := os.Stat(dir)
+		if errors.Is(err, fs.ErrNotExist) && dir == d.config.stateDir() {
+			dir = filepath.Dir(dir) // a start makes it there
+			info, err = os.Stat(dir)
+		}
 		switch {
-		case errors.Is(err, fs.ErrNotExist) && dir == d.config.StateDir:
-			continue // a start makes it
 		case errors.Is(err, fs.ErrPermission):
 			d.add(Note, "files", fmt.Sprintf("%s couldn't be seen: %v", path, err), "look as root")
 		case err != nil:
 			d.add(Error, "files", fmt.Sprintf("%s can't be made: %v", path, err), "make the directory "+dir)
 		case !info.IsDir():
 			d.add(Error, "files", fmt.Sprintf("%s can't be made: %s is not a directory", path, dir), "remove what is in the way")
-		case !writable(dir):
+		case errors.Is(writable(dir), syscall.EROFS):
+			d.add(Error, "files", fmt.Sprintf("%s can't be made: the file system of %s is read-only", path, dir), "mount -o remount,rw "+dir+", or choose another --state-dir")
+		case writable(dir) != nil:
 			d.add(d.unlessRoot(Error), "files", fmt.Sprintf("%s can't be made: this user may not write in %s", path, dir), "start as root, or with a --state-dir of your own")
 		}
 	}
@@ -246,10 +250,10 @@ func (d *doctor) unlessRoot(s Severity) Severity {
 	return s
 }
 
-// writable tells whether this process may make files in a directory.
-func writable(dir string) bool {
+// writable returns why this process can't make files in a directory, nil if it can.
+func writable(dir string) error {
 	const wOK, xOK = 2, 1 // access(2)
-	return syscall.Faccessat(atCWD, dir, wOK|xOK, atEAccess) == nil
+	return syscall.Faccessat(atCWD, dir, wOK|xOK, atEAccess)
 }
 
 // For faccessat(2), <fcntl.h>: paths are relative to the working directory, and effective ids count.

@@ -94,11 +94,17 @@ func start(ctx context.Context, c Config, other *takeover) error {
 		return err
 	}
 	defer restore(c.Log, table, state, other)()
+	own := &ownFiles{config: c, lock: lock, desk: desk, table: table}
+	defer own.stop()
 	detach := c.Ready
 	ready := other.ready(func() error {
 		// Who hears that we serve has to be able to rely on it: nothing that can fail comes after.
-		if err := confine(c); err != nil || detach == nil {
+		if err := confine(c); err != nil {
 			return err
+		}
+		own.start(ctx)
+		if detach == nil {
+			return nil
 		}
 		return detach()
 	})

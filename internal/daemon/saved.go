@@ -21,9 +21,31 @@ const (
 	stateString = 9000
 )
 
+func (c Config) statePath() string { return filepath.Join(c.stateDir(), stateFile) }
+
+// writeState writes registrations to the state files, for the portmapper that starts next. No portmapper may be running.
+func (c Config) writeState(regs []rpcbind.RPCB) error {
+	state, err := openState(c)
+	if err != nil {
+		return err
+	}
+	defer state.Close()
+	var rpcbs, mappings []byte
+	for _, b := range regs {
+		rpcbs = rpcbind.AppendRPCBElement(rpcbs, b)
+		prot, ok := b.Netid.Prot()
+		if at, valid := rpcbind.ParseUAddr(b.Addr); ok && valid {
+			mappings = rpcbind.AppendMappingElement(mappings,
+				rpcbind.Mapping{Program: b.Program, Version: b.Version, Prot: prot, Port: uint32(at.Port())})
+		}
+	}
+	state.Rewrite(rpcbs, mappings)
+	return state.Err()
+}
+
 // lookAtSaved compares the table with the state on disk, if that may be read.
 func (c Config) lookAtSaved(ctx context.Context, st *Status, table []rpcbind.RPCB) {
-	path := filepath.Join(c.stateDir(), stateFile)
+	path := c.statePath()
 	saved, missing := compare(path, table)
 	if saved != nil && missing > 0 {
 		// A registration may have come between the two looks. One that is still missing isn't written.
@@ -32,6 +54,10 @@ func (c Config) lookAtSaved(ctx context.Context, st *Status, table []rpcbind.RPC
 		}
 	}
 	if saved == nil {
+		if absent(path) {
+			st.Notes = append(st.Notes, path+" was removed: registrations are in memory alone")
+			st.Remedy = "gportmap takeover, as root, writes it again; gportmap stop does as well"
+		}
 		return
 	}
 	saved.Missing = missing

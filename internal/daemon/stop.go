@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"syscall"
 	"time"
 
 	"github.com/gportmap/gportmap/internal/instance"
 	"github.com/gportmap/gportmap/internal/sys"
+	"github.com/gportmap/gportmap/pkg/rpcbind"
 )
 
 // How long a daemon may take to end before it is killed, and how long that may take.
@@ -33,6 +35,7 @@ func Stop(ctx context.Context, c Config) error {
 		return err
 	}
 	defer h.Close()
+	unsaved := c.unsaved(ctx)
 	if err := h.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return byCause(ExitSystem, err)
 	}
@@ -45,11 +48,29 @@ func Stop(ctx context.Context, c Config) error {
 			return WithExitCode(ExitSystem, fmt.Errorf("%w; it was told to end and then killed: see whether it hangs in the kernel", err))
 		}
 	}
+	if len(unsaved) > 0 && absent(c.statePath()) {
+		if err := c.writeState(unsaved); err != nil {
+			return WithExitCode(ExitSystem, fmt.Errorf("gportmap has ended; its state directory was removed, and its %s can't be written there: %w", counted(countOthers(unsaved)), err))
+		}
+	}
 	// What a daemon without privileges may not remove is left to us. It has ended: whatever stays is no failure.
 	if _, err := instance.Clear(c.paths()); err != nil && !errors.Is(err, instance.ErrRunning) {
 		return WithExitCode(ExitOK, fmt.Errorf("gportmap has ended; a file stays, which doesn't keep it from starting: %w", err))
 	}
 	return nil
+}
+
+// unsaved returns the registrations of a daemon whose state file was removed: they are in its memory alone if it can't make the
+// directory anew. Nil if there is a file.
+func (c Config) unsaved(ctx context.Context) []rpcbind.RPCB {
+	if !absent(c.statePath()) {
+		return nil
+	}
+	all, err := c.ask(ctx)
+	if err != nil {
+		c.Log.Warn("the state was removed, and the daemon gives no answer: registrations are lost", "err", err)
+	}
+	return all
 }
 
 // gportmap opens the process of the instance. That it is the one meant is certain: it holds the instance lock, or the pid
@@ -64,6 +85,9 @@ func (c Config) gportmap() (*sys.ProcessHandle, error) {
 	case s.Condition != instance.Running:
 		return nil, ErrNotRunning
 	case s.Process.PID == 0:
+		if h, err := c.tellsItself(); err == nil {
+			return h, nil
+		}
 		return nil, WithExitCode(ExitPermission, fmt.Errorf("a portmapper holds %s that can't be seen from here: look as root, or outside this pid namespace", c.lockPath()))
 	}
 	h, err := sys.OpenProcess(s.Process.PID)
@@ -81,6 +105,34 @@ func (c Config) gportmap() (*sys.ProcessHandle, error) {
 	if p := processOf(holder); !p.Gportmap {
 		h.Close()
 		return nil, fmt.Errorf("%w: %s (pid %d) is serving", ErrNotRunning, p.Command, p.PID)
+	}
+	return h, nil
+}
+
+// tellsItself opens the process that has the admin socket, which only root and the service's user can make. For who has no /proc
+// that is all there is to know the daemon by.
+func (c Config) tellsItself() (*sys.ProcessHandle, error) {
+	before, err := AskStatus(context.Background(), c)
+	if err != nil {
+		return nil, err
+	}
+	h, err := sys.OpenPID(before.PID)
+	if err != nil {
+		return nil, err
+	}
+	// Its number is another's, at the other end of the handle, if it has ended meanwhile or is in another PID namespace.
+	conn, err := net.Dial("unix", c.adminSocket())
+	if err == nil {
+		var peer sys.Cred
+		peer, err = sys.PeerCred(conn.(*net.UnixConn))
+		conn.Close()
+		if err == nil && int(peer.PID) != before.PID {
+			err = ErrNotRunning
+		}
+	}
+	if err != nil {
+		h.Close()
+		return nil, err
 	}
 	return h, nil
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -165,7 +164,7 @@ func (t *takeover) replace(ctx context.Context) error {
 	return nil
 }
 
-func (t *takeover) statePath() string { return filepath.Join(t.config.stateDir(), stateFile) }
+func (t *takeover) statePath() string { return t.config.statePath() }
 
 // listen is [listen] with the sockets inherited as far as they are those that are wanted.
 func (t *takeover) listen(c Config, k *keeper) ([]*sys.Socket, error) {

@@ -7,7 +7,6 @@ import (
 	"os"
 
 	"github.com/gportmap/gportmap/internal/instance"
-	"github.com/gportmap/gportmap/pkg/rpcbind"
 )
 
 // settle ends a takeover when everything that was ours is given up. If we never served, the other portmapper is put back,
@@ -74,20 +73,7 @@ func (t *takeover) putBack(cause error) string {
 // writeState writes what the other portmapper had to its state files, for it to read when it starts again. What can't be
 // written is registered again afterwards.
 func (t *takeover) writeState() {
-	state, err := openState(t.config)
-	if err != nil {
+	if err := t.config.writeState(t.dump); err != nil {
 		t.config.Log.Warn("takeover: the state can't be written", "err", err)
-		return
 	}
-	defer state.Close()
-	var rpcbs, mappings []byte
-	for _, b := range t.dump {
-		rpcbs = rpcbind.AppendRPCBElement(rpcbs, b)
-		prot, ok := b.Netid.Prot()
-		if at, valid := rpcbind.ParseUAddr(b.Addr); ok && valid {
-			mappings = rpcbind.AppendMappingElement(mappings,
-				rpcbind.Mapping{Program: b.Program, Version: b.Version, Prot: prot, Port: uint32(at.Port())})
-		}
-	}
-	state.Rewrite(rpcbs, mappings)
 }

@@ -191,6 +191,20 @@ func same(path string, f *os.File) bool {
 	return err == nil && os.SameFile(named, opened)
 }
 
+// Lost tells whether the lock's file was removed or replaced, so that by its name another process can take the lock.
+func (l *Lock) Lost() bool { return !same(l.path, l.file) }
+
+// Renew takes the lock on a new file of that name, as [Acquire] does. It isn't for several goroutines, nor beside Release.
+func (l *Lock) Renew() error {
+	again, err := Acquire(l.path)
+	if err != nil {
+		return err
+	}
+	l.file.Close()
+	l.file = again.file
+	return nil
+}
+
 // Path returns the path of the lock file.
 func (l *Lock) Path() string { return l.path }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"syscall"
 	"time"
 
@@ -44,6 +45,15 @@ func OpenProcess(pid int) (*ProcessHandle, error) {
 		return nil, err
 	}
 	return h, nil
+}
+
+// OpenPID is [OpenProcess] where /proc isn't there: of the process nothing but its number is known. It takes Linux 5.3.
+func OpenPID(pid int) (*ProcessHandle, error) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil, fmt.Errorf("process %d: %w", pid, os.NewSyscallError("pidfd_open", err))
+	}
+	return &ProcessHandle{Process: Process{PID: pid}, fd: fd}, nil
 }
 
 // Signal sends the process a signal; 0 only looks whether it could. For one that has ended errors.Is(err, syscall.ESRCH)
