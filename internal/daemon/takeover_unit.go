@@ -139,9 +139,6 @@ func (t *takeover) startSocketUnits(ctx context.Context) error {
 // startAbstractUnit has systemd bind the abstract name, which any user may have instead: then the takeover goes on without it.
 func (t *takeover) startAbstractUnit(ctx context.Context) {
 	const unit = "gportmap-abstract.socket"
-	if !instance.UnitLoaded(ctx, unit) {
-		return
-	}
 	if err := instance.ReplaceUnits(ctx, unit); err != nil {
 		t.config.Log.Warn("takeover: the abstract socket isn't served; gportmap status tells who has it", "err", err)
 		return
