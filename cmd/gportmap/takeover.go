@@ -30,7 +30,12 @@ func takeOver(name string, args []string, stdout, stderr io.Writer) int {
 		return print(stdout, versionText())
 	}
 	ctx, _, release := handleSignals()
-	installed := daemon.UnitInstalled(ctx)
+	installed, err := daemon.UnitInstalled(ctx)
+	if err != nil {
+		release()
+		fail(stderr, name, fmt.Errorf("takeover: %w", err))
+		return daemon.ExitCode(err)
+	}
 	if !installed {
 		release()
 		if enable {

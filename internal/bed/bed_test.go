@@ -4,6 +4,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -19,6 +20,9 @@ var (
 )
 
 func TestMain(m *testing.M) {
+	if lock, ok := strings.CutPrefix(os.Getenv(enemyEnv), "yes "); ok {
+		enemy(lock)
+	}
 	flag.Parse()
 	if *seedFlag == 0 {
 		// Set, and not only kept: the children get the flags that are set.

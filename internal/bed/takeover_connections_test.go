@@ -85,8 +85,9 @@ func TestTakeoverConnectionsPutBack(t *testing.T) {
 		stateDir(t)
 		startOld(t, ns, bed.Rpcbind)
 		held := holdConnections(t, ns)
+		addNeeded(t)
 		release := holdUp(t)
-		d := ns.StartBare(t, bed.Gportmap, "--takeover")
+		d := ns.StartBare(t, bed.Gportmap, "--takeover", "-h", needed)
 		release()
 		if err := d.Wait(); err == nil {
 			t.Error("it succeeded")

@@ -3,7 +3,6 @@ package bed_test
 import (
 	"bytes"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,7 +13,6 @@ import (
 	"testing"
 
 	"github.com/gportmap/gportmap/internal/bed"
-	"github.com/gportmap/gportmap/pkg/rpcbind"
 )
 
 // fakeSystemctl stands for systemd, which these namespaces haven't: it notes what it was told, knows the units
@@ -28,6 +26,7 @@ run() { setsid "$@" >/dev/null 2>&1 & echo $! >main; while ! rpcinfo -T tcp 127.
 case "$*" in
 show*rpcbind.service) printf 'MainPID=%s\nTriggeredBy=rpcbind.socket\nActiveState=active\nLoadState=loaded\n' "$(cat main)" ;;
 show*rpcbind.socket) printf 'ActiveState=active\nLoadState=loaded\n' ;;
+show*gportmap*.socket) printf 'LoadState=not-found\n' ;;
 show*gportmap.service) if [ -e installed ]; then printf 'MainPID=0\nLoadState=loaded\n'; else printf 'LoadState=not-found\n'; fi ;;
 stop*rpcbind.socket) ;;
 stop*rpcbind.service) kill "$(cat main)"; while kill -0 "$(cat main)" 2>/dev/null; do sleep .01; done ;;
@@ -53,6 +52,9 @@ func systemd(t *testing.T, old *bed.Daemon) string {
 		}
 	}
 	t.Setenv("PATH", dir+":/usr/sbin:/sbin:"+os.Getenv("PATH"))
+	if err := os.MkdirAll("/run/systemd/system", 0o755); err != nil {
+		t.Fatal(err)
+	}
 
 	hierarchy := t.TempDir()
 	if err := syscall.Mount("none", hierarchy, "cgroup2", 0, ""); err != nil {
@@ -135,8 +137,9 @@ func TestTakeoverFromUnitPutBack(t *testing.T) {
 		from := startOld(t, ns, bed.Rpcbind)
 		dir := systemd(t, from)
 		regs := registerSome(t, ns)
+		addNeeded(t)
 		release := holdUp(t)
-		d := ns.StartBare(t, bed.Gportmap, "--takeover")
+		d := ns.StartBare(t, bed.Gportmap, "--takeover", "-h", needed)
 		release()
 		if err := d.Wait(); err == nil {
 			t.Error("it succeeded")
@@ -166,9 +169,6 @@ func TestTakeoverByUnit(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, "installed"), []byte(path), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.MkdirAll("/run/systemd/system", 0o755); err != nil {
-			t.Fatal(err)
-		}
 		if out, err := exec.Command(path, "takeover", "-l").CombinedOutput(); err == nil || !bytes.Contains(out, []byte("has flags of its own")) {
 			t.Errorf("with flags: %v, %s", err, out)
 		}
@@ -185,8 +185,19 @@ func TestTakeoverByUnit(t *testing.T) {
 	})
 }
 
-// holdUp makes rpcbind wait in its end, by FIFOs in place of its state files, until the function that it returns has taken
-// the abstract socket, which gportmap needs then. The state isn't written.
+// needed is an address that gportmap is told to serve, and that holdUp takes away.
+const needed = "10.1.1.1"
+
+// addNeeded gives the host the address.
+func addNeeded(t *testing.T) {
+	t.Helper()
+	if out, err := exec.Command("ip", "addr", "add", needed+"/32", "dev", "lo").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+}
+
+// holdUp makes rpcbind wait in its end, by FIFOs in place of its state files, until the function that it returns has removed
+// the address that gportmap needs then. The state isn't written.
 func holdUp(t *testing.T) (release func()) {
 	t.Helper()
 	fifos := []string{"/run/rpcbind/rpcbind.xdr", "/run/rpcbind/portmap.xdr"} // in the order in which it writes them
@@ -210,11 +221,9 @@ func holdUp(t *testing.T) (release func()) {
 	return func() {
 		t.Helper()
 		open(fifos[0]) // after SIGTERM
-		l, err := net.Listen("unix", rpcbind.SocketAbstract)
-		if err != nil {
-			t.Fatal(err)
+		if out, err := exec.Command("ip", "addr", "del", needed+"/32", "dev", "lo").CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
 		}
-		t.Cleanup(func() { l.Close() })
 		open(fifos[1])
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/gportmap/gportmap/internal/sys"
 	"github.com/gportmap/gportmap/pkg/rpcbind"
 	"github.com/gportmap/gportmap/pkg/xdr"
 )
@@ -34,7 +35,7 @@ func (d *doctor) privileges() {
 		d.add(Note, "privileges", "capabilities couldn't be seen: /proc/self/status can't be read", "")
 		return
 	}
-	if first := unprivilegedPorts(); d.config.Port < first && has&(1<<capNetBindService) == 0 {
+	if first, _ := sys.UnprivilegedPorts(); d.config.Port < first && has&(1<<capNetBindService) == 0 {
 		d.add(Error, "privileges", fmt.Sprintf("port %d can't be bound: ports below %d need CAP_NET_BIND_SERVICE", d.config.Port, first),
 			"start as root or with that capability, or choose another --port")
 	}
@@ -61,20 +62,6 @@ func capabilities() (bits uint64, known bool) {
 		}
 	}
 	return 0, false
-}
-
-// unprivilegedPorts returns the first port that needs no privilege.
-func unprivilegedPorts() uint16 {
-	const usual = 1024
-	b, err := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start")
-	if err != nil {
-		return usual
-	}
-	first, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 16)
-	if err != nil {
-		return usual
-	}
-	return uint16(first)
 }
 
 // state looks at the state directory and what is in it, as the daemon would, and changes nothing.

@@ -97,7 +97,7 @@ func start(ctx context.Context, c Config, other *takeover) error {
 	own := &ownFiles{config: c, lock: lock, desk: desk, table: table}
 	defer own.stop()
 	detach := c.Ready
-	ready := other.ready(func() error {
+	ready := other.ready(ctx, func() error {
 		// Who hears that we serve has to be able to rely on it: nothing that can fail comes after.
 		if err := confine(c); err != nil {
 			return err

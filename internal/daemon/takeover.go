@@ -4,13 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
+	"os/signal"
 	"slices"
 	"strings"
 	"syscall"
 	"time"
 
+	"github.com/gportmap/gportmap/internal/access"
 	"github.com/gportmap/gportmap/internal/daemon/logging"
 	"github.com/gportmap/gportmap/internal/instance"
 	"github.com/gportmap/gportmap/internal/registry"
@@ -46,6 +49,7 @@ type takeover struct {
 	restored  int       // registrations that were taken over
 	journaled bool      // the state on disk is ours
 	serving   bool      // there is no way back
+	release   func()    // lets signals end us again; see holdSignals
 }
 
 // takeOver stops the portmapper that runs and keeps what is needed to take its place; nil if there is none, or if none is
@@ -87,12 +91,12 @@ func findPredecessor(ctx context.Context, c Config) (*takeover, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &takeover{config: c, endpoints: c.endpoints(addrs)}
-	if t.from, err = instance.FindPredecessor(ctx, c.predecessorLock(), t.endpoints...); err != nil {
+	t := &takeover{config: c, endpoints: c.endpoints(addrs), release: func() {}}
+	if t.from, err = instance.FindPredecessor(ctx, c.predecessorLock(), c.portmapperUIDs(), t.endpoints...); err != nil {
 		return nil, err
 	}
-	if err = rehearse(c, t.endpoints); err == nil {
-		t.dump, err = t.from.Registrations(ctx)
+	if err = t.rehearse(); err == nil {
+		err = t.read(ctx)
 	}
 	if err != nil {
 		t.from.Close()
@@ -101,8 +105,18 @@ func findPredecessor(ctx context.Context, c Config) (*takeover, error) {
 	return t, nil
 }
 
+// portmapperUIDs returns the users, besides root, that a portmapper of this host may have.
+func (c Config) portmapperUIDs() []uint32 {
+	uids := serviceUIDs()
+	if user, err := c.privilegeless(); err == nil {
+		uids = append(uids, user.UID)
+	}
+	return uids
+}
+
 // rehearse does what a start does as far as that is possible while another portmapper runs.
-func rehearse(c Config, endpoints []instance.Endpoint) error {
+func (t *takeover) rehearse() error {
+	c := t.config
 	state, err := openState(c)
 	if err != nil {
 		return err
@@ -113,13 +127,22 @@ func rehearse(c Config, endpoints []instance.Endpoint) error {
 			return WithExitCode(ExitConfig, fmt.Errorf("drop privileges: none of the users _rpc, rpc and daemon will do: %w", err))
 		}
 	}
+	if c.AdminGroup != "" {
+		if _, err := sys.LookupGroup(c.AdminGroup); err != nil {
+			return WithExitCode(ExitConfig, fmt.Errorf("admin socket: %w", err))
+		}
+	}
+	if _, err := access.ReadHostsAccess(os.ReadFile, access.HostsAllowPath, access.HostsDenyPath, access.HostsPath); err != nil {
+		return WithExitCode(ExitConfig, err)
+	}
 	lock, err := acquire(c)
-	if err != nil && !errors.Is(err, instance.ErrRunning) {
+	var running *instance.RunningError
+	if err != nil && !(errors.As(err, &running) && (running.PID == 0 || running.PID == t.from.Process.PID)) {
 		return err
 	}
 	lock.Release()
 	var failed []refused
-	for _, e := range endpoints {
+	for _, e := range t.endpoints {
 		// The kernel asks for privileges before it looks whether an address is in use.
 		s, err := open(e)
 		switch {
@@ -135,9 +158,21 @@ func rehearse(c Config, endpoints []instance.Endpoint) error {
 	return nil
 }
 
+// read asks the other portmapper for its registrations, and says what is lost if it can't tell all.
+func (t *takeover) read(ctx context.Context) (err error) {
+	var lossy bool
+	t.dump, lossy, err = t.from.Registrations(ctx)
+	if lossy {
+		t.config.Log.Warn("takeover: the other portmapper speaks version 2 alone, which tells no owners: each registration belongs to who has the socket at its port, else to root",
+			"portmapper", t.from.Name())
+	}
+	return err
+}
+
 // replace ends the other portmapper, as late as possible, with the last that it answers at hand.
 func (t *takeover) replace(ctx context.Context) error {
 	c := t.config
+	t.release = holdSignals()
 	if err := t.from.ReleaseUnits(ctx); err != nil {
 		return fmt.Errorf("takeover: %w", err)
 	}
@@ -146,22 +181,41 @@ func (t *takeover) replace(ctx context.Context) error {
 		c.Log.Warn("takeover: the sockets can't be inherited, so calls are refused until new ones are bound", "err", err)
 	}
 	t.copies = copies
-	if t.saved, err = os.Stat(t.statePath()); err != nil {
-		t.saved = nil
+	if t.saved, err = os.Stat(t.statePath()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("takeover: whether the state file is written can't be told: %w", err)
 	}
-	if t.dump, err = t.from.Registrations(ctx); err != nil {
+	if err = t.read(ctx); err != nil {
 		return fmt.Errorf("takeover: %w", err)
 	}
 	// As late as possible, for what it accepts from here on ends with it.
 	if t.connections, err = t.from.CopyConnections(mostConnections); err != nil {
 		c.Log.Warn("takeover: connections end with the other portmapper", "err", err)
 	}
+	if err := interrupted(ctx); err != nil {
+		return err
+	}
 	t.ordered = time.Now()
-	if err := t.from.Stop(ctx); err != nil {
+	if err := t.from.Stop(); err != nil {
 		return fmt.Errorf("takeover: %w", err)
 	}
 	c.Log.Debug("takeover: the other portmapper has ended", "after", time.Since(t.ordered))
-	return nil
+	return interrupted(ctx)
+}
+
+// interrupted is the error of a takeover that a signal ended.
+func interrupted(ctx context.Context) error {
+	if ctx.Err() == nil {
+		return nil
+	}
+	return WithExitCode(ExitSystem, errors.New("takeover: told to end before everything was served"))
+}
+
+// holdSignals keeps the signals that end a program from ending it at once, until the function that it returns is called: the
+// first has ended the context, and a second one in the middle of a takeover would leave the host without a portmapper.
+func holdSignals() (release func()) {
+	held := make(chan os.Signal, 1)
+	signal.Notify(held, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGHUP)
+	return func() { signal.Stop(held) }
 }
 
 func (t *takeover) statePath() string { return t.config.statePath() }
@@ -184,6 +238,10 @@ func (t *takeover) listen(c Config, k *keeper) ([]*sys.Socket, error) {
 	var failed []refused
 	for _, e := range t.endpoints {
 		s, err := t.open(e)
+		if errors.Is(err, syscall.EADDRINUSE) && strings.HasPrefix(e.Path, "@") {
+			c.Log.Warn("the abstract socket is another's, which any user may have: serving without it", "err", refusal(c, []refused{{e, err}}))
+			continue
+		}
 		if err != nil {
 			failed = append(failed, refused{e, err})
 			continue
@@ -202,7 +260,7 @@ func (t *takeover) listen(c Config, k *keeper) ([]*sys.Socket, error) {
 
 // isCopy tells whether a socket is just what we would bind.
 func isCopy(s *sys.CopiedSocket, e instance.Endpoint) bool {
-	return s.Netid == e.Netid && s.Addr == e.Addr && s.Path == e.Path && !s.DualStack
+	return s.Netid == e.Netid && s.Path == e.Path && !s.DualStack && s.IsAt(e.Addr)
 }
 
 func (t *takeover) open(e instance.Endpoint) (*sys.Socket, error) {
@@ -220,7 +278,7 @@ func (t *takeover) open(e instance.Endpoint) (*sys.Socket, error) {
 	t.inherited = t.inherited && strings.HasPrefix(e.Path, "@")
 	for until := time.Now().Add(bindPatience); ; time.Sleep(bindPause) {
 		s, err := open(e)
-		if !errors.Is(err, syscall.EADDRINUSE) || time.Now().After(until) {
+		if !errors.Is(err, syscall.EADDRINUSE) || strings.HasPrefix(e.Path, "@") || time.Now().After(until) {
 			return s, err
 		}
 	}
@@ -272,11 +330,14 @@ func (t *takeover) written() ([]rpcbind.RPCB, bool) {
 
 // ready returns the function to call when everything is served. It tells how the takeover went, then calls next, and if
 // that is well there is no way back.
-func (t *takeover) ready(next func() error) func() error {
+func (t *takeover) ready(ctx context.Context, next func() error) func() error {
 	if t == nil {
 		return next
 	}
 	return func() error {
+		if err := interrupted(ctx); err != nil {
+			return err
+		}
 		text := t.describe(time.Since(t.ordered))
 		t.config.Log.Info(text, logging.MessageID, logging.IDTaken, "UNIT", strings.Join(t.from.Units(), " "))
 		if t.config.TakenOver != nil {
@@ -288,6 +349,7 @@ func (t *takeover) ready(next func() error) func() error {
 			}
 		}
 		t.serving = true
+		t.release()
 		t.from.Close()
 		return nil
 	}

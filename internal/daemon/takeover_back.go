@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/gportmap/gportmap/internal/instance"
 )
 
 // settle ends a takeover when everything that was ours is given up. If we never served, the other portmapper is put back,
@@ -16,6 +15,7 @@ func (t *takeover) settle(err error) error {
 		return err
 	}
 	defer t.from.Close()
+	defer t.release()
 	t.closeCopies()
 	t.closeConnections()
 	if t.serving {
@@ -24,7 +24,7 @@ func (t *takeover) settle(err error) error {
 	if err == nil {
 		err = WithExitCode(ExitSystem, errors.New("takeover: told to end before everything was served"))
 	}
-	return WithExitCode(ExitCode(err), fmt.Errorf("%w; %s", err, t.putBack(err)))
+	return WithExitCode(ExitCode(err), fmt.Errorf("%w; %s", err, t.putBack()))
 }
 
 func (t *takeover) closeCopies() {
@@ -41,10 +41,11 @@ func (t *takeover) closeConnections() {
 }
 
 // putBack starts the other portmapper again, with every registration, and says how that went.
-func (t *takeover) putBack(cause error) string {
+func (t *takeover) putBack() string {
 	name := t.from.Name()
 	regs := t.dump
-	if !t.ordered.IsZero() && !errors.Is(cause, instance.ErrStillRunning) {
+	ended := t.from.Ended()
+	if ended {
 		if written, ok := t.written(); ok {
 			regs = written
 		} else if !t.journaled {
@@ -60,7 +61,7 @@ func (t *takeover) putBack(cause error) string {
 		return fmt.Sprintf("%s can't be put back: %v; start it, every registration is in %s", name, err, t.config.stateDir())
 	case t.ordered.IsZero():
 		return name + " serves as before"
-	case errors.Is(cause, instance.ErrStillRunning):
+	case !ended:
 		return name + " is left as it is, and would still end by that signal; nothing else was changed"
 	case len(lost) > 0:
 		return fmt.Sprintf("%s was put back, but %s of %d are lost: start their services again", name, counted(len(lost)), len(regs))

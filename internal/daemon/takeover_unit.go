@@ -20,15 +20,26 @@ const Unit = "gportmap.service"
 // socketUnits are those of its sockets; the second one isn't started where there is no IPv6.
 var socketUnits = []string{"gportmap.socket", "gportmap6.socket"}
 
-// booted is there if systemd manages the system, see sd_booted(3).
-const booted = "/run/systemd/system"
-
-// UnitInstalled tells whether systemd manages this system and knows our unit.
-func UnitInstalled(ctx context.Context) bool {
-	if info, err := os.Lstat(booted); err != nil || !info.IsDir() {
-		return false
+// UnitInstalled tells whether systemd manages this system and has our unit. A unit that is masked, or that systemd can't
+// read, is an error: without it the daemon would be served outside of any unit, which whoever masked it didn't want.
+func UnitInstalled(ctx context.Context) (bool, error) {
+	booted, err := instance.Booted()
+	switch {
+	case err != nil:
+		return false, byCause(ExitSystem, err)
+	case !booted:
+		return false, nil
 	}
-	return instance.UnitLoaded(ctx, Unit)
+	state, err := instance.LoadState(ctx, Unit)
+	switch {
+	case ctx.Err() != nil:
+		return false, WithExitCode(ExitSystem, errors.New("told to end; nothing was changed"))
+	case err != nil:
+		return false, byCause(ExitSystem, fmt.Errorf("%w; nothing was changed; a daemon outside the unit takes over with --takeover", err))
+	case state == "loaded" || state == "not-found":
+		return state == "loaded", nil
+	}
+	return false, WithExitCode(ExitConfig, fmt.Errorf("systemd says that %s is %s; nothing was changed; mend or unmask it, or take over outside of the unit with --takeover", Unit, state))
 }
 
 // TakeOverByUnit stops the portmapper that runs and starts our unit in its place, which finds every registration in its
@@ -69,6 +80,9 @@ func (t *takeover) toUnit(ctx context.Context, enable bool) error {
 	if t.from.IsUnit(Unit) && !t.stateless {
 		return WithExitCode(ExitRunning, fmt.Errorf("takeover: %s is what serves", Unit))
 	}
+	if err := t.findSocketUnits(ctx); err != nil {
+		return fmt.Errorf("takeover: %w", err)
+	}
 	if err := t.replace(ctx); err != nil {
 		return err
 	}
@@ -102,6 +116,20 @@ func (t *takeover) toUnit(ctx context.Context, enable bool) error {
 	return nil
 }
 
+// findSocketUnits finds out which units of sockets there are to start. One that is masked isn't wanted.
+func (t *takeover) findSocketUnits(ctx context.Context) error {
+	for _, unit := range socketUnits {
+		state, err := instance.LoadState(ctx, unit)
+		if err != nil {
+			return err
+		}
+		if state == "loaded" {
+			t.ownSockets = append(t.ownSockets, unit)
+		}
+	}
+	return nil
+}
+
 // startSocketUnits has systemd bind our unit's sockets while those of the other portmapper, which has ended, are still there:
 // a port that nobody has would refuse calls. Where that can't be, they are bound when those are gone.
 func (t *takeover) startSocketUnits(ctx context.Context) error {
@@ -118,11 +146,6 @@ func (t *takeover) startSocketUnits(ctx context.Context) error {
 		}
 		return err != nil
 	})
-	for _, unit := range socketUnits {
-		if instance.UnitLoaded(ctx, unit) {
-			t.ownSockets = append(t.ownSockets, unit)
-		}
-	}
 	if len(t.ownSockets) == 0 {
 		t.closeCopies() // the service binds its own
 		return nil

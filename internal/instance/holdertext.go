@@ -176,7 +176,7 @@ func (h Holder) Remedy() string {
 		return "systemctl stop " + shellWords(h.SocketUnits) + h.andService() + h.orTakeover()
 	case strings.HasSuffix(o.Unit, ".service") && o.User != "":
 		return fmt.Sprintf("systemctl --user --machine=%s@ stop %s", shellWord(userName(o.User)), shellWord(o.Unit))
-	case strings.HasSuffix(o.Unit, ".service"):
+	case strings.HasSuffix(o.Unit, ".service") && !strings.HasPrefix(o.Unit, "user@"):
 		return "systemctl stop " + shellWord(o.Unit) + h.orTakeover()
 	case h.Process.PID == 1:
 		return "stop process 1, which is what this container or machine runs, or choose another port"
@@ -197,7 +197,7 @@ func (h Holder) orTakeover() string {
 	rpcbind := slices.ContainsFunc(h.SocketUnits, func(unit string) bool {
 		return unit == "rpcbind.socket" || unit == "portmap.socket" || unit == "gportmap.socket"
 	})
-	if isPortmapper(h.Process) || rpcbind {
+	if isPortmapper(h.Process) && !h.onlyAbstract() || rpcbind {
 		return ", or start gportmap with --takeover"
 	}
 	return ""

@@ -1,7 +1,9 @@
 package instance
 
 import (
+	"os"
 	"strings"
+	"syscall"
 )
 
 // An Origin says what a process belongs to, as far as its control groups tell.
@@ -16,6 +18,54 @@ type Origin struct {
 	Runtime string
 	// Container is its id, for docker, podman and kubernetes usually 64 hexadecimal digits, or its name.
 	Container string
+}
+
+// verifiedOrigin is parseOrigin without the names that another user than root gave: a user may make control groups in those
+// that are his, and call them as he likes. What is left out are containers, and units that aren't below a user's manager.
+func verifiedOrigin(text string) Origin {
+	var named strings.Builder
+	for line := range strings.Lines(text) {
+		number, rest, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ":")
+		controllers, path, ok := strings.Cut(rest, ":")
+		if !ok {
+			continue
+		}
+		named.WriteString(number + ":" + controllers + ":" + namedByRoot(hierarchy(controllers), path) + "\n")
+	}
+	return parseOrigin(named.String())
+}
+
+// hierarchy returns where control groups with these controllers are mounted.
+func hierarchy(controllers string) string {
+	const all = "/sys/fs/cgroup/"
+	if controllers != "" {
+		return all + strings.TrimPrefix(controllers, "name=")
+	}
+	if _, err := os.Stat(all + "unified/cgroup.procs"); err == nil {
+		return all + "unified" // beside those of version 1
+	}
+	return all
+}
+
+// namedByRoot cuts the path of a control group behind the last part that root named, which is one in a directory of root's. A
+// user's manager names what is below it for that user, so there it is left.
+func namedByRoot(dir, path string) string {
+	parts := strings.Split(path, "/") // the first is empty
+	for i, part := range parts[1:] {
+		parent := dir + strings.Join(parts[:i+1], "/")
+		info, err := os.Stat(parent)
+		st, ok := (*syscall.Stat_t)(nil), false
+		if err == nil {
+			st, ok = info.Sys().(*syscall.Stat_t)
+		}
+		if part == ".." || !ok || st.Uid != 0 {
+			return strings.Join(parts[:i+1], "/")
+		}
+		if strings.HasPrefix(part, "user@") && strings.HasSuffix(part, ".service") {
+			return path
+		}
+	}
+	return path
 }
 
 // parseOrigin reads /proc/PID/cgroup (cgroups(7)), lines of "number:controllers:/path". Systemd keeps its units in the
@@ -58,7 +108,8 @@ func originOf(path string) Origin {
 		if i > 0 {
 			parent = parts[i-1]
 		}
-		if runtime, container := containerOf(parent, part); runtime != "" {
+		// A user's manager names groups as that user likes.
+		if runtime, container := containerOf(parent, part); runtime != "" && o.User == "" {
 			o = Origin{Runtime: runtime, Container: container}
 			continue
 		}
@@ -66,7 +117,7 @@ func originOf(path string) Origin {
 		case ".service", ".scope", ".socket", ".mount", ".swap":
 			o.Unit = unescapeUnit(part)
 			// Below this one a user's own service manager has its units.
-			if user, ok := strings.CutPrefix(name, "user@"); ok && suffix == ".service" {
+			if user, ok := strings.CutPrefix(name, "user@"); ok && suffix == ".service" && o.User == "" {
 				o.User = user
 			}
 		}

@@ -43,7 +43,9 @@ func TestParseOrigin(t *testing.T) {
 			Origin{Unit: "rpcbind.service", Runtime: "docker", Container: id}},
 		{"podman", "0::/machine.slice/libpod-" + id + ".scope/container\n", Origin{Runtime: "podman", Container: id}},
 		{"podman, rootless", "0::/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-" + id + ".scope/container\n",
-			Origin{Runtime: "podman", Container: id}},
+			Origin{Unit: "libpod-" + id + ".scope", User: "1000"}},
+		{"a user's idea of docker", "0::/user.slice/user-1000.slice/user@1000.service/app.slice/docker/" + id + "\n",
+			Origin{Unit: "user@1000.service"}},
 		{"podman, cgroupfs", "0::/libpod_parent/libpod-" + id + "\n", Origin{Runtime: "podman", Container: id}},
 		{"podman's monitor", "0::/machine.slice/libpod-conmon-" + id + ".scope\n", Origin{Unit: "libpod-conmon-" + id + ".scope"}},
 		{"kubernetes, containerd, systemd driver", "0::/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod0a1b_2c.slice/cri-containerd-" +

@@ -204,9 +204,17 @@ func inodeOf(info os.FileInfo) (inode, bool) {
 	return inode{device(st.Dev), strconv.FormatUint(st.Ino, 10)}, true
 }
 
-// isPortmapper tells whether a process is one by its name: the kernel's for it, or that of its program file.
+// isPortmapper tells whether a process is one by its name: the kernel's for it, or that of its program file. Anybody can give
+// a process of his own such a name.
 func isPortmapper(p sys.Process) bool {
-	names := []string{"rpcbind", "portmap", "rpc.portmap", "gportmap"}
-	program := strings.TrimSuffix(filepath.Base(p.Program), " (deleted)")
-	return slices.Contains(names, p.Command) || slices.Contains(names, program)
+	return isPortmapperName(p.Command) || isPortmapperName(programName(p))
+}
+
+func isPortmapperName(name string) bool {
+	return slices.Contains([]string{"rpcbind", "portmap", "rpc.portmap", "gportmap"}, name)
+}
+
+// programName returns the name of the process's program file; "." if it can't be told.
+func programName(p sys.Process) string {
+	return filepath.Base(strings.TrimSuffix(p.Program, deletedMark))
 }

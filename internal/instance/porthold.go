@@ -51,7 +51,8 @@ type Holder struct {
 	More int
 	// User is its user's login name, or number; without a process that of who made the socket; empty if unknown.
 	User string
-	// Origin is the unit or the container that the process belongs to, if it isn't the container that we are in.
+	// Origin is the unit or the container that the process belongs to, if it isn't the container that we are in. The names
+	// are those that root gave.
 	Origin Origin
 	// Systemd says that the service manager has the sockets, alone or besides Process.
 	Systemd bool
@@ -119,6 +120,7 @@ func group(sockets []sys.BoundSocket, found sys.SocketSearch, noProc bool) []Hol
 			holders = append(holders, h)
 		}
 		holders[i].Sockets = append(holders[i].Sockets, s)
+		holders[i].More = max(holders[i].More, h.More)
 		if h.Systemd {
 			for _, unit := range socketUnits(unitDirectories(), s) {
 				if !slices.Contains(holders[i].SocketUnits, unit) {
@@ -150,7 +152,7 @@ func holderOf(processes []sys.Process) Holder {
 	}
 	if h.Process.PID != 0 {
 		h.User = sys.UserName(h.Process.UID)
-		h.Origin = parseOrigin(h.Process.Cgroups)
+		h.Origin = verifiedOrigin(h.Process.Cgroups)
 	}
 	return h
 }

@@ -26,7 +26,7 @@ const startPatience = 15 * time.Second
 func (p *Predecessor) PutBack(ctx context.Context, regs []rpcbind.RPCB) (reowned, lost []rpcbind.RPCB, err error) {
 	ctx, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()
-	if !p.ended() {
+	if !p.Ended() {
 		if p.released {
 			if _, err := systemctl(ctx, append([]string{"start", "--"}, p.sockets...)...); err != nil {
 				return nil, nil, fmt.Errorf("it serves, but without %s: %w", strings.Join(p.sockets, " "), err)
@@ -34,6 +34,7 @@ func (p *Predecessor) PutBack(ctx context.Context, regs []rpcbind.RPCB) (reowned
 		}
 		return nil, nil, nil
 	}
+	p.removeLock() // if it has ended only now
 	if p.service != "" {
 		_, err = systemctl(ctx, append([]string{"start", "--"}, p.Units()...)...)
 		if err == nil {
@@ -48,8 +49,8 @@ func (p *Predecessor) PutBack(ctx context.Context, regs []rpcbind.RPCB) (reowned
 	return p.complete(ctx, regs)
 }
 
-// ended tells whether the process is gone, be it that its parent hasn't taken note yet.
-func (p *Predecessor) ended() bool {
+// Ended tells whether the process was stopped and is gone, be it that its parent hasn't taken note yet.
+func (p *Predecessor) Ended() bool {
 	now, cancel := context.WithCancel(context.Background())
 	cancel()
 	return p.ordered && p.handle.Wait(now) == nil
@@ -63,8 +64,10 @@ func (p *Predecessor) startProgram(ctx context.Context) error {
 		}
 	}
 	path := strings.TrimSuffix(p.Process.Program, deletedMark)
-	if _, err := os.Stat(path); err != nil {
+	if info, err := os.Stat(path); err != nil {
 		return fmt.Errorf("start it again: %w", err)
+	} else if !onlyOurs(info) {
+		return fmt.Errorf("start it again: others than root can write to %s; start it as its user", printable(path))
 	}
 	args := restartArgs(path, p.Process.Args)
 	ended, err := startDetached(path, args)
@@ -136,7 +139,7 @@ func awaitAnswer(ctx context.Context, asks []question, failed <-chan error) erro
 
 // complete registers what is missing.
 func (p *Predecessor) complete(ctx context.Context, regs []rpcbind.RPCB) (reowned, lost []rpcbind.RPCB, err error) {
-	has, err := registrations(ctx, p.asks)
+	has, _, err := registrations(ctx, p.asks)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -166,7 +169,7 @@ func withoutOwner(b rpcbind.RPCB) rpcbind.RPCB {
 func register(ctx context.Context, asks []question, b rpcbind.RPCB) bool {
 	for _, q := range asks {
 		done := false
-		_ = q.ask(ctx, func(ctx context.Context, c *rpcbind.Client) (err error) {
+		_ = q.ask(ctx, answerPatience, func(ctx context.Context, c *rpcbind.Client) (err error) {
 			if done, err = c.Set(ctx, b); err == nil {
 				return nil
 			}

@@ -3,79 +3,66 @@ package instance
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/gportmap/gportmap/internal/sys"
 	"github.com/gportmap/gportmap/pkg/rpcbind"
 )
 
+// readPatience is how long one list may take: the largest has tens of megabytes.
+const readPatience = 10 * time.Second
+
 // Registrations asks the portmapper for everything that is registered, its own entries included, in its order: by version
-// 4, else 3, both of which tell the owners, else 2. From version 2 each owner is the user who has the socket at that port,
-// and root where that can't be told.
-func (p *Predecessor) Registrations(ctx context.Context) ([]rpcbind.RPCB, error) {
-	regs, err := registrations(ctx, p.asks)
+// 4 or 3, both of which tell the owners. Only of one that says that it has neither, as portmap does, version 2's list is
+// taken; lossy tells so. Then each owner is the user who has the socket at that port, and root where that can't be told.
+//
+// Any other failure is an error: version 2 leaves out owners, IPv6 and local transports.
+func (p *Predecessor) Registrations(ctx context.Context) (regs []rpcbind.RPCB, lossy bool, err error) {
+	regs, lossy, err = registrations(ctx, p.asks)
 	if err != nil {
-		return nil, fmt.Errorf("read the registrations of %s: %w", p.Name(), err)
+		err = fmt.Errorf("the registrations of %s can't be read: %w; see what keeps it from listing them (rpcinfo), or stop it and start without a takeover", p.Name(), err)
 	}
-	return regs, nil
+	return regs, lossy, err
 }
 
-func registrations(ctx context.Context, asks []question) ([]rpcbind.RPCB, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*askPatience)
+func registrations(ctx context.Context, asks []question) (regs []rpcbind.RPCB, lossy bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*readPatience)
 	defer cancel()
-	var regs []rpcbind.RPCB
-	var first error
-	for _, q := range asks {
-		err := q.ask(ctx, func(ctx context.Context, c *rpcbind.Client) (err error) {
+	err = anyOf(asks, func(q question) error {
+		return q.ask(ctx, readPatience, func(ctx context.Context, c *rpcbind.Client) (err error) {
 			regs, err = c.Dump(ctx)
 			return err
 		})
-		if err == nil {
-			return withOwners(regs), nil
-		}
-		if first == nil {
-			first = err
-		}
+	})
+	if err != nil {
+		return nil, false, err
 	}
-	for _, q := range asks {
-		var mappings []rpcbind.Mapping
-		err := q.ask(ctx, func(ctx context.Context, c *rpcbind.Client) (err error) {
-			mappings, err = c.DumpMappings(ctx)
-			return err
-		})
-		if err == nil {
-			return withOwners(fromMappings(mappings)), nil
-		}
+	// Versions 3 and 4 tell an owner of each.
+	lossy = slices.ContainsFunc(regs, func(b rpcbind.RPCB) bool { return b.Owner == "" })
+	if lossy {
+		regs, err = withOwners(regs)
 	}
-	return nil, first
-}
-
-// fromMappings turns what version 2 tells into registrations without owners.
-func fromMappings(mappings []rpcbind.Mapping) []rpcbind.RPCB {
-	var regs []rpcbind.RPCB
-	for _, m := range mappings {
-		if netid, ok := rpcbind.NetidOfProt(m.Prot); ok && m.Port <= 0xffff {
-			addr := rpcbind.UAddr(netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(m.Port)))
-			regs = append(regs, rpcbind.RPCB{Program: m.Program, Version: m.Version, Netid: netid, Addr: addr})
-		}
-	}
-	return regs
+	return regs, lossy, err
 }
 
 // withOwners gives owners to registrations that have none.
-func withOwners(regs []rpcbind.RPCB) []rpcbind.RPCB {
-	if !slices.ContainsFunc(regs, func(b rpcbind.RPCB) bool { return b.Owner == "" }) {
-		return regs
+func withOwners(regs []rpcbind.RPCB) ([]rpcbind.RPCB, error) {
+	bound, err := sys.BoundSockets()
+	if err != nil {
+		return nil, fmt.Errorf("whose they are can't be told: %w", err)
 	}
-	bound, _ := sys.BoundSockets() // without it everything is root's
 	for i, b := range regs {
-		if at, ok := rpcbind.ParseUAddr(b.Addr); ok && b.Owner == "" {
+		if b.Owner != "" {
+			continue
+		}
+		regs[i].Owner = rpcbind.OwnerSuperuser
+		if at, ok := rpcbind.ParseUAddr(b.Addr); ok {
 			regs[i].Owner = ownerOf(bound, string(b.Netid), at.Port())
 		}
 	}
-	return regs
+	return regs, nil
 }
 
 // ownerOf returns the owner to give to what is registered at a port.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"slices"
 	"strconv"
@@ -36,16 +37,23 @@ func (p *Predecessor) Units() []string {
 // the units of sockets, which systemd holds itself. A process that somebody started by hand is also in some unit, such as
 // that of the ssh server: only the unit's main process stands for the unit.
 func (p *Predecessor) findUnits(ctx context.Context) error {
+	switch booted, err := Booted(); {
+	case err != nil:
+		return err
+	case !booted && p.Systemd:
+		return fmt.Errorf("systemd holds the sockets of %s, but can't be asked: %s isn't here", p.Name(), bootedPath)
+	case !booted:
+		return nil
+	}
 	p.sockets = p.SocketUnits
-	unit := p.Origin.Unit
+	// Systemd is asked whether the unit is this process, so anybody may have chosen the name.
+	origin := parseOrigin(p.Process.Cgroups)
+	unit := origin.Unit
 	own := parseOrigin(readOwnCgroups()).Unit
-	if p.Origin.User == "" && strings.HasSuffix(unit, ".service") && unit != own {
+	if origin.User == "" && strings.HasSuffix(unit, ".service") && unit != own {
 		properties, err := unitProperties(ctx, unit)
-		switch {
-		case err != nil && !p.Systemd && !isPortmapperName(strings.TrimSuffix(unit, ".service")):
-			return nil // not systemd's, then
-		case err != nil:
-			return fmt.Errorf("%s is of unit %s, which can't be asked about: %w", p.Name(), unit, err)
+		if err != nil {
+			return fmt.Errorf("%s is of unit %s, which can't be asked about: %w", p.Name(), printable(unit), err)
 		}
 		main := properties["MainPID"]
 		// The units that systemd makes of init scripts have no main process.
@@ -98,6 +106,8 @@ func unitProperties(ctx context.Context, unit string) (map[string]string, error)
 func systemctl(ctx context.Context, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, "systemctl", append([]string{"--no-pager", "--no-ask-password"}, args...)...)
 	cmd.WaitDelay = time.Second
+	// ^C on the terminal is for us: what a signal ends is decided in one place, by ctx.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	out, err := cmd.Output()
 	var exit *exec.ExitError
 	switch {
@@ -137,7 +147,7 @@ func (p *Predecessor) CopySockets() ([]*sys.CopiedSocket, error) {
 		return nil, err
 	}
 	for _, h := range holders {
-		if h.Process.PID == p.Process.PID && h.More == 0 && !h.Systemd {
+		if h.Process.PID == p.Process.PID && h.Process.StartTicks == p.Process.StartTicks && h.More == 0 && !h.Systemd {
 			return p.handle.CopySockets(h.Sockets)
 		}
 	}
@@ -160,58 +170,70 @@ func (p *Predecessor) CopyConnections(most int) ([]*sys.Connection, error) {
 }
 
 // Stop ends the portmapper, by systemd if it is a unit, else by SIGTERM, and returns when it has ended. It never sends
-// SIGKILL; systemd may, for a unit that takes too long. For one that stays errors.Is(err, [ErrStillRunning]) holds.
-func (p *Predecessor) Stop(ctx context.Context) error {
+// SIGKILL; systemd may, for a unit that takes too long. For one that stays errors.Is(err, [ErrStillRunning]) holds. Nothing
+// interrupts it: the portmapper ends in any case once it was told to, and the caller must know whether it has.
+func (p *Predecessor) Stop() error {
 	p.ordered = true
+	err := p.stopProcess
 	if p.service != "" {
-		return p.stopService(ctx)
+		err = p.stopService
 	}
-	if err := p.handle.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
+	if err := err(); err != nil {
 		return fmt.Errorf("stop %s: %w", p.Name(), err)
 	}
-	limit, cancel := context.WithTimeout(ctx, endPatience)
+	p.removeLock()
+	return nil
+}
+
+func (p *Predecessor) stopProcess() error {
+	if err := p.handle.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return err
+	}
+	limit, cancel := context.WithTimeout(context.Background(), endPatience)
 	defer cancel()
 	if err := p.handle.Wait(limit); err != nil {
-		if ctx.Err() == nil {
-			err = fmt.Errorf("%w within %v of SIGTERM; see what it waits for, or kill -9 %d", ErrStillRunning, endPatience, p.Process.PID)
-		}
-		return fmt.Errorf("stop %s: %w", p.Name(), err)
+		return fmt.Errorf("%w within %v of SIGTERM; see what it waits for, or kill -9 %d", ErrStillRunning, endPatience, p.Process.PID)
 	}
 	return nil
 }
 
 // stopService waits for the end of the process, not for that of systemctl, which comes later.
-func (p *Predecessor) stopService(ctx context.Context) error {
-	limit, cancel := context.WithTimeout(ctx, unitPatience)
+func (p *Predecessor) stopService() error {
+	limit, cancel := context.WithTimeout(context.Background(), unitPatience)
 	defer cancel()
 	stopped, ended := make(chan error, 1), make(chan error, 1)
 	go func() {
-		// Not to be interrupted: systemd goes on in any case.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unitPatience)
+		// It goes on when the process has ended, until systemd has taken note.
+		ctx, cancel := context.WithTimeout(context.Background(), unitPatience)
 		defer cancel()
 		stopped <- stopUnits(ctx, p.service)
 	}()
 	go func() { ended <- p.handle.Wait(limit) }()
+	var failed error
 	select {
 	case err := <-ended:
 		if err == nil {
 			return nil
 		}
-	case err := <-stopped:
-		if err != nil {
-			cancel()
-			<-ended
-			return fmt.Errorf("stop %s: %w", p.Name(), err)
-		}
-		// That is systemd's word; the kernel's is there at once.
+	case failed = <-stopped:
+		// What systemd says of the end the kernel says at once. Systemd may have begun what systemctl says has failed.
+		time.AfterFunc(endPatience, cancel)
 		if <-ended == nil {
 			return nil
 		}
 	}
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("stop %s: %w", p.Name(), err)
+	if failed != nil {
+		return fmt.Errorf("%w: %w", ErrStillRunning, failed)
 	}
-	return fmt.Errorf("stop %s: %w within %v of systemctl stop", p.Name(), ErrStillRunning, unitPatience)
+	return fmt.Errorf("%w within %v of systemctl stop", ErrStillRunning, unitPatience)
+}
+
+// removeLock removes the lock file of the portmapper that has ended. Everybody may open rpcbind's, and who has locked it
+// would keep the next portmapper from starting, this one or that one again.
+func (p *Predecessor) removeLock() {
+	if now, err := os.Lstat(p.lockPath); err == nil && p.lockFile != nil && os.SameFile(now, p.lockFile) {
+		_ = os.Remove(p.lockPath)
+	}
 }
 
 // deletedMark is what the kernel writes behind the path of a program file that was replaced or removed.

@@ -2,6 +2,9 @@ package instance
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,10 +15,32 @@ import (
 // startUnitPatience is more than systemd lets a unit take by default, 90 s.
 const startUnitPatience = 100 * time.Second
 
-// UnitLoaded tells whether systemd knows a unit of that name.
-func UnitLoaded(ctx context.Context, unit string) bool {
+// bootedPath is there if systemd manages the system, see sd_booted(3).
+const bootedPath = "/run/systemd/system"
+
+// Booted tells whether systemd manages the system.
+func Booted() (bool, error) {
+	info, err := os.Lstat(bootedPath)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("whether systemd manages this system can't be told: %w", err)
+	}
+	return info.IsDir(), nil
+}
+
+// LoadState returns what systemd says of a unit's files: "loaded", "not-found", "masked" or what is wrong with them
+// (systemd(1), org.freedesktop.systemd1(5)).
+func LoadState(ctx context.Context, unit string) (string, error) {
 	properties, err := unitProperties(ctx, unit)
-	return err == nil && properties["LoadState"] == "loaded"
+	if err == nil && properties["LoadState"] == "" {
+		err = errors.New("systemctl show says nothing of it")
+	}
+	if err != nil {
+		return "", fmt.Errorf("whether %s is installed can't be told: %w", unit, err)
+	}
+	return properties["LoadState"], nil
 }
 
 // StartUnits starts units of systemd's and returns when systemd takes them for started. The error has what systemctl said.

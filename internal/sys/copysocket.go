@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"strconv"
 
@@ -15,6 +16,7 @@ import (
 // the other process serves it.
 type CopiedSocket struct {
 	BoundSocket
+	scope uint32 // index of the interface of a link-local address; else 0
 	fd    int
 	file  inode  // of a local socket's path when it was copied
 	spare string // another name of that file, for the other process may remove its path; "" if there is none
@@ -98,6 +100,9 @@ func (h *ProcessHandle) copySocket(s BoundSocket, number int) (*CopiedSocket, er
 	if err == nil {
 		_, err = classify(fd)
 	}
+	if err == nil {
+		c.scope, err = scopeOf(fd)
+	}
 	if err == nil && s.Netid == "local" && s.Path[0] != '@' {
 		if err = unix.Lstat(s.Path, &st); err == nil {
 			c.file = inodeOf(&st)
@@ -109,6 +114,21 @@ func (h *ProcessHandle) copySocket(s BoundSocket, number int) (*CopiedSocket, er
 		return nil, fmt.Errorf("%v: %w", s, err)
 	}
 	return c, nil
+}
+
+// scopeOf returns the index of the interface that a socket's address is one of, if it is link-local.
+func scopeOf(fd int) (uint32, error) {
+	sa, err := unix.Getsockname(fd)
+	if six, ok := sa.(*unix.SockaddrInet6); ok {
+		return six.ZoneId, err
+	}
+	return 0, os.NewSyscallError("getsockname", err)
+}
+
+// IsAt tells whether the socket is bound to that address, a link-local one with its zone.
+func (c *CopiedSocket) IsAt(a netip.AddrPort) bool {
+	scope, err := zoneIndex(a.Addr().Zone())
+	return err == nil && c.Addr == unmap(a) && c.scope == scope
 }
 
 // keepPath gives the file of a local socket a second name. Without it, what was in the socket's queue when the other

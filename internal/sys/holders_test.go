@@ -349,7 +349,7 @@ func FuzzSocketParsers(f *testing.F) {
 		parseLocalDiag(b)
 		var p Process
 		p.parseStat(b)
-		effectiveUID(b)
+		processUIDs(b)
 		for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 			if d, _, ok := parseProcNet(line, family); ok && !d.source.IsValid() {
 				t.Errorf("%q: no address", line)

@@ -22,6 +22,9 @@ const (
 // ticksPerSecond is the unit of /proc's times, sysconf(_SC_CLK_TCK), the same on every architecture that Go has on Linux.
 const ticksPerSecond = 100
 
+// unknownUID is nobody's: the kernel means "no user" by it.
+const unknownUID = ^uint32(0)
+
 // A Process is what /proc tells of a process.
 type Process struct {
 	PID int
@@ -34,6 +37,8 @@ type Process struct {
 	Args []string
 	// UID is its effective user id, in our user namespace.
 	UID uint32
+	// RealUID is its real user id: of a program that gets its rights by its file's mode, that of who started it.
+	RealUID uint32
 	// StartTicks is when it began, in hundredths of a second since boot: with the PID it is the process's identity.
 	StartTicks uint64
 	// Started is the same by today's clock.
@@ -85,8 +90,11 @@ func readProcess(dir, pid int) (Process, error) {
 		return Process{}, unix.ESRCH
 	}
 	// One that ends meanwhile has no more to tell; what was read so far holds.
+	p.RealUID, p.UID = unknownUID, unknownUID
 	if status, err := readAt(dir, "status", maxProcFile); err == nil {
-		p.UID, _ = effectiveUID(status)
+		if r, e, ok := processUIDs(status); ok {
+			p.RealUID, p.UID = r, e
+		}
 	}
 	if args, err := readAt(dir, "cmdline", maxCommandLine); err == nil && len(args) > 0 {
 		p.Args = strings.Split(strings.TrimSuffix(string(args), "\x00"), "\x00")
@@ -134,17 +142,18 @@ func sinceBoot(ticks uint64) time.Time {
 	return time.Now().Add(-age).Round(0)
 }
 
-// effectiveUID reads the second number of the line "Uid:" of /proc/PID/status.
-func effectiveUID(status []byte) (uint32, bool) {
+// processUIDs reads the first two numbers of the line "Uid:" of /proc/PID/status.
+func processUIDs(status []byte) (real, effective uint32, ok bool) {
 	for line := range bytes.Lines(status) {
 		if ids, ok := bytes.CutPrefix(line, []byte("Uid:")); ok {
 			if f := strings.Fields(string(ids)); len(f) > 1 {
-				uid, err := strconv.ParseUint(f[1], 10, 32)
-				return uint32(uid), err == nil
+				r, realErr := strconv.ParseUint(f[0], 10, 32)
+				e, err := strconv.ParseUint(f[1], 10, 32)
+				return uint32(r), uint32(e), realErr == nil && err == nil
 			}
 		}
 	}
-	return 0, false
+	return 0, 0, false
 }
 
 // readAt reads the file at name below dir, at most so many octets of it.
@@ -167,4 +176,33 @@ func InInitialPIDNamespace() bool {
 	const initial = 0xEFFFFFFC // PROC_PID_INIT_INO of <linux/proc_ns.h>
 	var st unix.Stat_t
 	return unix.Stat("/proc/self/ns/pid", &st) == nil && st.Ino == initial
+}
+
+// SameNetwork tells whether a process is in our network namespace. It needs the right to look into the process.
+func SameNetwork(pid int) (bool, error) {
+	var ours, its unix.Stat_t
+	if err := unix.Stat("/proc/thread-self/ns/net", &ours); err != nil {
+		return false, fmt.Errorf("our network namespace: %w", err)
+	}
+	if err := unix.Stat("/proc/"+strconv.Itoa(pid)+"/ns/net", &its); err != nil {
+		return false, fmt.Errorf("the network namespace of process %d: %w", pid, asEnded(err))
+	}
+	return inodeOf(&ours) == inodeOf(&its), nil
+}
+
+// UnprivilegedPorts returns the first port that needs no privilege, and the kernel's default beside an error.
+func UnprivilegedPorts() (uint16, error) {
+	const usual = 1024
+	b, err := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+	if errors.Is(err, unix.ENOENT) {
+		return usual, nil // before Linux 4.11
+	}
+	if err != nil {
+		return usual, err
+	}
+	first, err := strconv.ParseUint(string(bytes.TrimSpace(b)), 10, 16)
+	if err != nil {
+		return usual, err
+	}
+	return uint16(first), nil
 }
