@@ -57,7 +57,7 @@ var rooms = map[string]room{
 	"internal/sys":    {},
 	// What of it the libraries need that other systems build as well.
 	"internal/pktinfo":  {never: []string{"os/...", "log/..."}},
-	"internal/instance": {ours: []string{"internal/sys", "pkg/rpcbind"}},
+	"internal/instance": {ours: []string{"internal/sys", "pkg/oncrpc", "pkg/rpcbind"}},
 	"internal/metrics":  {},
 	// Portmap is here for its types alone. Net/http would take the daemon over its limits of size.
 	"internal/admin": {ours: []string{"pkg/...", "internal/metrics", "internal/portmap"}, never: []string{"net/http/..."}},

@@ -28,7 +28,7 @@ type asker struct {
 	errs  io.Writer
 
 	pinging  bool // calls aren't sent again
-	maxReply int  // octets; 0 is package oncrpc's limit
+	maxReply int  // octets; 0 is package rpcbind's limit
 }
 
 // start does what the options say.

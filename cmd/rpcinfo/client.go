@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -193,7 +194,7 @@ func (a *asker) dialPortmapper(ctx context.Context, t *transport, host string) (
 
 // rpcConfig is how calls are made. A ping is lost if its datagram is: it isn't sent again.
 func (a *asker) rpcConfig() oncrpc.ClientConfig {
-	config := oncrpc.ClientConfig{MaxReply: a.maxReply}
+	config := oncrpc.ClientConfig{MaxReply: cmp.Or(a.maxReply, rpcbind.DefaultMaxReply)}
 	if a.pinging {
 		config.FirstWait, config.LongestWait, config.MaxCalls = 2*a.opt.timeout, 2*a.opt.timeout, maxPings
 	}

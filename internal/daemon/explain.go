@@ -153,7 +153,7 @@ func (e *explainer) readTable(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, answerLimit)
 	defer cancel()
 	list, err := func() ([]rpcbind.RPCB, error) {
-		client, err := rpcbind.DialPortmapper(ctx, "unix", e.config.Socket)
+		client, err := e.config.Limits.dialPortmapper(ctx, "unix", e.config.Socket)
 		if err != nil {
 			return nil, err
 		}

@@ -2,6 +2,8 @@ package daemon
 
 import (
 	"cmp"
+	"context"
+	"net"
 	"os"
 	"time"
 
@@ -9,6 +11,8 @@ import (
 	"github.com/gportmap/gportmap/internal/registry"
 	"github.com/gportmap/gportmap/internal/server"
 	"github.com/gportmap/gportmap/internal/sys"
+	"github.com/gportmap/gportmap/pkg/oncrpc"
+	"github.com/gportmap/gportmap/pkg/rpcbind"
 )
 
 // Limits bound what callers can use up. A zero field stands for a default that holds on a small machine.
@@ -41,9 +45,9 @@ type Limits struct {
 
 // The defaults.
 const (
-	defaultRegistrations         = 65536 // some 40 MiB, with the lists for DUMP
+	defaultRegistrations         = rpcbind.DefaultRegistrations // some 40 MiB, with the lists for DUMP
 	defaultRegistrationsPerOwner = 4096
-	defaultStringOctets          = 256 // a path has at most 108, an IP address 47
+	defaultStringOctets          = rpcbind.DefaultStringOctets // a path has at most 108, an IP address 47
 	defaultConnectionsEach       = 256
 	defaultLogLines              = 1000
 )
@@ -80,6 +84,24 @@ func connectionDescriptors() int {
 		return 0
 	}
 	return max(1, limit-len(open)-reservedDescriptors)
+}
+
+// dialPortmapper opens a connection to a portmapper that has these limits, or the default ones: its longest list can be read.
+func (l Limits) dialPortmapper(ctx context.Context, network, address string) (*rpcbind.Client, error) {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	return rpcbind.NewClient(conn, oncrpc.ClientConfig{MaxReply: l.longestList()}), nil
+}
+
+// longestList returns the size in octets of the longest DUMP, at least that of the default limits.
+func (l Limits) longestList() int {
+	longer := max(0, l.StringOctets-rpcbind.DefaultStringOctets)
+	registrations := max(l.Registrations, rpcbind.DefaultRegistrations)
+	each := (rpcbind.DefaultMaxReply+rpcbind.DefaultRegistrations-1)/rpcbind.DefaultRegistrations + 2*longer
+	return registrations * each
 }
 
 // table returns the limits of the table.

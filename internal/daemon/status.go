@@ -232,11 +232,11 @@ func served(b rpcbind.RPCB) string {
 func (c Config) ask(ctx context.Context) ([]rpcbind.RPCB, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerLimit)
 	defer cancel()
-	client, err := rpcbind.DialPortmapper(ctx, "unix", c.Socket)
+	client, err := c.Limits.dialPortmapper(ctx, "unix", c.Socket)
 	if err != nil {
 		// Systemd may have handed over other sockets than those that the configuration names.
 		var second error
-		if client, second = rpcbind.DialPortmapper(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", c.Port)); second != nil {
+		if client, second = c.Limits.dialPortmapper(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", c.Port)); second != nil {
 			return nil, err
 		}
 	}

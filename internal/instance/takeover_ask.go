@@ -4,12 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/gportmap/gportmap/pkg/oncrpc"
 	"github.com/gportmap/gportmap/pkg/rpcbind"
 )
+
+// longestList is the size in octets of the longest list that is read of a portmapper. It is root's, and rpcbind has no bound.
+const longestList = 512 << 20
 
 // A question is a way to ask a portmapper.
 type question struct{ network, address string }
@@ -52,10 +57,12 @@ func questions(h Holder) []question {
 func (q question) ask(ctx context.Context, patience time.Duration, f func(context.Context, *rpcbind.Client) error) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	c, err := rpcbind.DialPortmapper(ctx, q.network, q.address)
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, q.network, q.address)
 	if err != nil {
 		return err
 	}
+	c := rpcbind.NewClient(conn, oncrpc.ClientConfig{MaxReply: longestList})
 	defer c.Close()
 	return f(ctx, c)
 }

@@ -16,6 +16,18 @@ import (
 // clients allow.
 const maxString = 9000
 
+// The limits of a gportmap that isn't configured otherwise, and what they mean for its clients.
+const (
+	// DefaultRegistrations is the number of registrations.
+	DefaultRegistrations = 65536
+	// DefaultStringOctets is the length of a netid and that of an address.
+	DefaultStringOctets = 256
+	// DefaultMaxReply is the size in octets of the largest reply that a [Client] takes over TCP and local sockets: a DUMP of
+	// so many registrations as long as they can be, 36 MB, with room for the portmapper's own entries.
+	DefaultMaxReply = DefaultRegistrations*(6*xdr.Unit+2*DefaultStringOctets+ownerOctets) + 64<<10
+	ownerOctets     = 12 // of an owner's name, a uid in decimals
+)
+
 var errNoAddress = errors.New("no address given: a host, host:port, a socket's path or @name is needed")
 
 // Client asks one portmapper over one socket. Several goroutines may use it at once. Every error that a method
@@ -23,8 +35,8 @@ var errNoAddress = errors.New("no address given: a host, host:port, a socket's p
 //
 // Each call waits until its context ends. Over UDP it is sent again as long as no reply comes, after half a second and
 // then after twice as long each time, up to 8 s; over TCP and local sockets it is sent once. Replies of more than 65,535
-// octets over UDP or 4 MiB over TCP and local sockets are refused, and so are strings of more than 9,000 octets. Lists
-// take memory in proportion to the reply, at most some eight times its size.
+// octets over UDP or [DefaultMaxReply] over TCP and local sockets are refused, and so are strings of more than 9,000 octets.
+// Lists take memory in proportion to the reply, at most some eight times its size.
 //
 // A method that asks in version 4 of the protocol steps down to version 3, and to version 2 where that can say the same,
 // if the portmapper answers PROG_MISMATCH, PROG_UNAVAIL, PROC_UNAVAIL or GARBAGE_ARGS, much as libtirpc does. A refusal
@@ -38,7 +50,8 @@ type Client struct {
 
 // NewClient makes a Client of a connection to a portmapper, as one from a privileged port, which some systems want for a
 // SET, through a tunnel, or one end of [net.Pipe]. From then on the Client alone uses it. The configuration's credential
-// goes with every call; its limits and times take the place of those above. A connection without IP addresses counts as
+// goes with every call; those of its limits and times that aren't zero take the place of those above: MaxReply is the limit
+// for replies over streams. A connection without IP addresses counts as
 // one to a local socket.
 func NewClient(conn net.Conn, config oncrpc.ClientConfig) *Client {
 	network, addr := "", ""
@@ -50,6 +63,9 @@ func NewClient(conn net.Conn, config oncrpc.ClientConfig) *Client {
 
 // newClient is NewClient for a connection to what somebody named.
 func newClient(conn net.Conn, network, addr string, config oncrpc.ClientConfig) *Client {
+	if config.MaxReply == 0 {
+		config.MaxReply = DefaultMaxReply
+	}
 	c := &Client{rpc: oncrpc.NewClient(conn, config), network: network, addr: addr, config: &config}
 	if !strings.HasPrefix(network, "udp") {
 		c.conn = conn

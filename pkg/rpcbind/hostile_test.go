@@ -181,13 +181,16 @@ func goodReply(call oncrpc.Call) []byte {
 	return append(oncrpc.AppendAccepted(nil, call.XID, oncrpc.Success), goodResults(call)...)
 }
 
-// dialHostile opens a connection that is closed with the test.
+// dialHostile opens a connection that is closed with the test. It takes replies of 4 MiB at most, so that a server soon has
+// sent more.
 func dialHostile(t testing.TB, network, address string) *rpcbind.Client {
 	t.Helper()
-	c, err := rpcbind.DialPortmapper(limited(t), network, address)
+	var d net.Dialer
+	conn, err := d.DialContext(limited(t), network, address)
 	if err != nil {
 		t.Fatal(err)
 	}
+	c := rpcbind.NewClient(conn, oncrpc.ClientConfig{MaxReply: 4 << 20})
 	t.Cleanup(func() { c.Close() })
 	return c
 }

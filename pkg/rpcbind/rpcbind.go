@@ -43,7 +43,7 @@
 // # What can be relied on
 //
 // Whatever a server sends, it is a result or an error, never a panic; memory is bounded by the octets that arrived, and
-// those by 4 MiB a reply. Every function that waits takes a context and returns when that ends. Every error of a
+// those by [DefaultMaxReply], 36 MB. Every function that waits takes a context and returns when that ends. Every error of a
 // conversation is an [*Error]. Text in results is the server's: it may hold anything, and should be escaped before a
 // terminal sees it. Nothing here keeps state in package variables, reads files, or logs.
 //
