@@ -200,6 +200,20 @@ func addNeeded(t *testing.T) {
 // the address that gportmap needs then. The state isn't written.
 func holdUp(t *testing.T) (release func()) {
 	t.Helper()
+	awaitEnd, goOn := holdEnd(t)
+	return func() {
+		t.Helper()
+		awaitEnd()
+		if out, err := exec.Command("ip", "addr", "del", needed+"/32", "dev", "lo").CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		goOn()
+	}
+}
+
+// holdEnd makes rpcbind wait in its end. AwaitEnd returns when it does, and goOn lets it end.
+func holdEnd(t *testing.T) (awaitEnd, goOn func()) {
+	t.Helper()
 	fifos := []string{"/run/rpcbind/rpcbind.xdr", "/run/rpcbind/portmap.xdr"} // in the order in which it writes them
 	for _, fifo := range fifos {
 		if err := syscall.Mkfifo(fifo, 0o666); err != nil {
@@ -210,20 +224,15 @@ func holdUp(t *testing.T) (release func()) {
 		}
 	}
 	// That returns when the other end is opened as well, and lets the other one go on.
-	open := func(fifo string) {
-		t.Helper()
-		f, err := os.Open(fifo)
-		if err != nil {
-			t.Fatal(err)
+	open := func(fifo string) func() {
+		return func() {
+			t.Helper()
+			f, err := os.Open(fifo)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { f.Close() })
 		}
-		t.Cleanup(func() { f.Close() })
 	}
-	return func() {
-		t.Helper()
-		open(fifos[0]) // after SIGTERM
-		if out, err := exec.Command("ip", "addr", "del", needed+"/32", "dev", "lo").CombinedOutput(); err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
-		open(fifos[1])
-	}
+	return open(fifos[0]), open(fifos[1])
 }
