@@ -1,6 +1,9 @@
 package instance
 
 import (
+	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -80,5 +83,36 @@ func TestUnescapeUnit(t *testing.T) {
 		if got := unescapeUnit(name); got != want {
 			t.Errorf("%q: %q, want %q", name, got, want)
 		}
+	}
+}
+
+// TestVerifiedOrigin: a user to whom root gave a control group names what is in it, and nothing else.
+func TestVerifiedOrigin(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: makes control groups")
+	}
+	dir := hierarchy("")
+	given := "gportmap-test-" + strconv.Itoa(os.Getpid()) + ".service"
+	if err := os.Mkdir(filepath.Join(dir, given), 0o755); err != nil {
+		t.Skipf("needs control groups version 2 that may be made: %v", err)
+	}
+	t.Cleanup(func() { os.Remove(filepath.Join(dir, given)) })
+	const name = "docker-" + id + ".scope"
+	if err := os.Mkdir(filepath.Join(dir, given, name), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Remove(filepath.Join(dir, given, name)) })
+	text := "0::/" + given + "/" + name + "\n"
+	if got, want := verifiedOrigin(text), (Origin{Runtime: "docker", Container: id}); got != want {
+		t.Errorf("made by root: %+v, want %+v", got, want)
+	}
+	if err := os.Chown(filepath.Join(dir, given), alice, alice); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := verifiedOrigin(text), (Origin{Unit: given}); got != want {
+		t.Errorf("in a user's group: %+v, want %+v", got, want)
+	}
+	if got, want := verifiedOrigin("0::/gportmap-test-none/"+name+"\n"), (Origin{}); got != want {
+		t.Errorf("in a group that isn't there: %+v, want %+v", got, want)
 	}
 }

@@ -1,0 +1,54 @@
+#!/bin/sh
+# takeover.sh: gportmap takeover, interrupted at any moment: one portmapper serves afterwards, in its unit, with every
+# registration.
+. /bed/checks/lib.sh
+
+echo 'OPTIONS="-w"' >/etc/default/rpcbind
+systemctl restart rpcbind.service
+dpkg-deb -x /bed/files/gportmap.deb /tmp/package
+cp /tmp/package/usr/sbin/gportmap /usr/sbin/gportmap
+for unit in gportmap.service gportmap.socket gportmap6.socket gportmap-abstract.socket; do
+  found=$(find /tmp/package -path "*systemd/system/$unit" | head -1)
+  [ -z "$found" ] || cp "$found" /etc/systemd/system/
+done
+systemctl daemon-reload
+within 10 rpcinfo -T tcp 127.0.0.1 100000 2
+for program in 400001 400002 400003; do gportmap set "$program" 1 tcp "0.0.0.0.8.1"; done
+registered >/tmp/before
+check "three programs are registered with rpcbind" same "$(wc -l </tmp/before)" 3
+
+same_registered() { registered | diff /tmp/before -; }
+serving() { # the name of the one portmapper that runs, as the main process of its unit
+  pids=$(pidof rpcbind gportmap)
+  for name in rpcbind gportmap; do
+    [ "$pids" != "$(main_pid $name.service)" ] || echo $name
+  done
+}
+one() { [ -n "$(serving)" ]; }
+
+systemctl mask --runtime gportmap.service
+check "a masked unit: nothing is changed" not gportmap takeover
+check "a masked unit: rpcbind serves" same "$(serving)" rpcbind
+systemctl unmask --runtime gportmap.service
+
+kept=0 back=0
+for after in .005 .01 .02 .03 .04 .05 .06 .08 .1 .12 .15 .2 .3 .4 .6; do
+  for signal in INT TERM; do
+    timeout -s "$signal" "$after" gportmap takeover
+    code=$?
+    check "$signal after $after s: one portmapper serves, in its unit ($code: $(serving))" within 10 one
+    check "$signal after $after s: every registration is there" within 10 same_registered
+    if [ "$(serving)" = gportmap ]; then
+      kept=$((kept + 1))
+      systemctl stop gportmap.socket gportmap6.socket gportmap.service
+      systemctl start rpcbind.socket rpcbind.service
+      within 10 same_registered
+    else
+      back=$((back + 1))
+    fi
+  done
+done
+say "      $back times rpcbind serves on, $kept times gportmap serves"
+check "a takeover that nobody interrupts" gportmap takeover
+check "gportmap serves, as its unit" same "$(serving)" gportmap
+check "every registration is there" same_registered
