@@ -48,8 +48,9 @@ type Diagnosis struct {
 type doctor struct {
 	config   Config
 	fix      bool
-	root     string // where the services' links are looked for; "" is the host's
-	running  int    // pid of the portmapper that has the lock; 0 for none
+	root     string   // where the services' links are looked for; "" is the host's
+	running  int      // pid of the portmapper that has the lock; 0 for none
+	serves   []string // what it says it serves, if it is gportmap, as in "udp 0.0.0.0:111"
 	findings []Finding
 }
 
@@ -112,13 +113,16 @@ func (d *doctor) lookAtRunning(ctx context.Context, s instance.Status) {
 			"look as root; if root sees nothing either it runs outside this pid namespace: look on the host")
 		return
 	}
-	p := processOf(h)
+	p := d.config.processOf(h)
 	if !p.Gportmap {
 		d.add(Error, "instance", fmt.Sprintf("%s is held %s, not by gportmap", d.config.lockPath(), h.Who()), h.Remedy())
 		return
 	}
 	if s.Note != "" {
 		d.add(Warning, "instance", fmt.Sprintf("gportmap runs (pid %d); %s", p.PID, s.Note), "gportmap takeover")
+	}
+	if r, err := AskStatus(ctx, d.config); err == nil {
+		d.serves = r.Listeners
 	}
 	if _, err := d.config.ask(ctx); err != nil {
 		d.add(Error, "instance", fmt.Sprintf("gportmap runs (pid %d) and gives no answer: %v", p.PID, err), "see its log; gportmap stop ends it if it hangs")
@@ -176,7 +180,7 @@ func (d *doctor) sockets(addrs []netip.Addr) {
 	found := false
 	for _, h := range holders {
 		switch {
-		case d.running != 0 && h.Process.PID == d.running:
+		case d.running != 0 && (h.Process.PID == d.running || d.servedByOurs(h)):
 			continue
 		case d.heldForUs(h):
 			d.add(Note, "sockets", h.String(), "systemctl start gportmap.service starts the service behind it")
@@ -190,6 +194,14 @@ func (d *doctor) sockets(addrs []netip.Addr) {
 	if !found && err == nil && len(holders) == 0 {
 		d.add(Note, "sockets", "free: "+endpointNames(needed), "")
 	}
+}
+
+// servedByOurs reports whether a process that may not be looked into is the gportmap that runs: it serves each of the
+// sockets. Root may not look into another user's process without CAP_SYS_PTRACE, as in a container.
+func (d *doctor) servedByOurs(h instance.Holder) bool {
+	return h.Unseen == instance.Denied && !slices.ContainsFunc(h.Sockets, func(s sys.BoundSocket) bool {
+		return !slices.Contains(d.serves, s.String())
+	})
 }
 
 // heldForUs tells whether systemd holds the sockets for gportmap itself. Which of several units that name them it holds

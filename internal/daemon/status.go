@@ -178,7 +178,7 @@ func (c Config) lookAtRunning(ctx context.Context, st *Status, p sys.Process) {
 	h, err := instance.HolderOf(p.PID, c.wildcards()...)
 	known := p.PID != 0 && err == nil
 	if known {
-		st.Process = processOf(h)
+		st.Process = c.processOf(h)
 		if st.Process.Replaced {
 			st.Notes = append(st.Notes, "its program was replaced since it began: a restart runs the new one")
 		}
@@ -244,8 +244,8 @@ func (c Config) ask(ctx context.Context) ([]rpcbind.RPCB, error) {
 	return client.Dump(ctx)
 }
 
-// processOf turns what is known of a holder into what is told.
-func processOf(h instance.Holder) *Process {
+// processOf returns what is known of a holder that may be the daemon of this configuration.
+func (c Config) processOf(h instance.Holder) *Process {
 	p := &Process{
 		PID: h.Process.PID, Command: h.Process.Command, Program: h.Process.Program, User: h.User, Unit: h.Origin.Unit,
 		Since: h.Process.Started.Round(time.Second), // it is told a little differently each time
@@ -258,8 +258,10 @@ func processOf(h instance.Holder) *Process {
 	case err == nil:
 		p.Gportmap, p.Version = info.Path == programPath, info.Main.Version
 	case errors.Is(err, fs.ErrPermission):
-		// Another user's: its name is all that can be seen.
-		p.Gportmap = p.Command == "gportmap" || len(h.Process.Args) > 0 && filepath.Base(h.Process.Args[0]) == "gportmap"
+		// The process is another user's and we lack CAP_SYS_PTRACE, as root does in a container. Its name may be that of a
+		// link, such as rpcbind; the admin socket is one that only gportmap makes.
+		p.Gportmap = p.Command == "gportmap" || len(h.Process.Args) > 0 && filepath.Base(h.Process.Args[0]) == "gportmap" ||
+			c.servesAdmin(p.PID)
 	}
 	if !p.Gportmap {
 		p.Version = ""
@@ -269,4 +271,10 @@ func processOf(h instance.Holder) *Process {
 		p.Same = os.SameFile(theirs, ours)
 	}
 	return p
+}
+
+// servesAdmin reports whether a process serves the admin socket of this configuration.
+func (c Config) servesAdmin(pid int) bool {
+	listener, err := sys.ListenerPID(c.adminSocket())
+	return err == nil && pid != 0 && listener == pid
 }

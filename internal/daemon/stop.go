@@ -102,7 +102,7 @@ func (c Config) gportmap() (*sys.ProcessHandle, error) {
 		h.Close()
 		return nil, ErrNotRunning
 	}
-	if p := processOf(holder); !p.Gportmap {
+	if p := c.processOf(holder); !p.Gportmap {
 		h.Close()
 		return nil, fmt.Errorf("%w: %s (pid %d) is serving", ErrNotRunning, p.Command, p.PID)
 	}

@@ -80,7 +80,7 @@ func (h Holder) who() string {
 	switch h.Unseen {
 	case Seen:
 	case Denied:
-		return "by a process" + of + " that only root can look into"
+		return "by a process" + of + " that only root can look into (CAP_SYS_PTRACE)"
 	case Elsewhere:
 		return "outside this pid namespace" + of + ", or by the kernel itself"
 	case Kernel:
