@@ -3,6 +3,7 @@ package bed_test
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/gportmap/gportmap/internal/bed"
@@ -49,5 +50,30 @@ func TestClassicImage(t *testing.T) {
 		shell(t, start).want(t, 0)
 		seedIntact(t)
 		shell(t, inContainer+"gportmap stop").want(t, 0)
+	})
+}
+
+// TestContainerStartedAgain: a container that is stopped and started again keeps /run and the boot, and none of its processes.
+func TestContainerStartedAgain(t *testing.T) {
+	bed.InNamespace(t, bed.Options{}, func(t *testing.T, ns *bed.NS) {
+		// That of another container of the pod, which shares the network.
+		ns.Hold(t, "udp4", ":51201")
+		// container runs a script as process 1 of a container.
+		container := func(script string) seen {
+			t.Helper()
+			return shell(t, "unshare --pid --fork --kill-child --mount-proc sh -c '"+script+"'")
+		}
+		register := "for p in 1 2 3; do gportmap set 10000$p 1 udp 0.0.0.0.3.10$p; done; gportmap set 300100 1 udp 0.0.0.0.200.1; " +
+			"gportmap set 300100 1 local /run/nobody.sock; "
+		killed := "kill -9 $(cat /run/gportmap.pid); "
+		container("gportmap && "+register+killed+"gportmap && gportmap list").want(t, 0, "100001", "100002", "100003", "300100",
+			"/run/nobody.sock")
+		again := container("gportmap -f 2>/run/log & until gportmap list 2>/dev/null; do sleep .02; done; cat /run/log; gportmap stop").
+			want(t, 0, "300100   1     udp ", "gone are left out dir=/run/rpcbind count=4")
+		for _, gone := range []string{"100001", "100002", "100003", "/run/nobody.sock"} {
+			if strings.Contains(again.stdout, gone) {
+				t.Errorf("%s is restored, whose server ended with the container:\n%s", gone, again)
+			}
+		}
 	})
 }

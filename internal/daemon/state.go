@@ -32,7 +32,8 @@ func (c Config) stateDir() string {
 // openState makes and checks the state directory. In it nothing is read or written yet, so it may be called before the
 // instance lock is held, but not after privileges were dropped.
 func openState(c Config) (*warmstart.Store, error) {
-	w := warmstart.Config{Dir: c.stateDir(), BootID: bootID(c.Log), BootTime: bootTime(), Log: c.Log}
+	w := warmstart.Config{Dir: c.stateDir(), BootID: bootID(c.Log), BootTime: bootTime(), Served: serverSeen(c.Log), Log: c.Log}
+	w.Container, w.ContainerTime = containerLife()
 	if os.Geteuid() == 0 {
 		w.Trusted = serviceUIDs()
 		switch {

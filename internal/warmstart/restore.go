@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -45,9 +46,12 @@ func (s *Store) Restore() []rpcbind.RPCB {
 	return s.clean(regs)
 }
 
-// readBoot finds out whether the state has the name of this boot.
+// keepsBoot reports whether the directory may outlive what boot_id names.
+func (s *Store) keepsBoot() bool { return s.cfg.Container != "" || !s.volatile && s.cfg.BootID != "" }
+
+// readBoot finds out whether the state has the name of this boot, and of this life of the container.
 func (s *Store) readBoot() {
-	if s.volatile || s.cfg.BootID == "" {
+	if !s.keepsBoot() {
 		return
 	}
 	f, err := s.openTrusted(bootFile)
@@ -57,31 +61,53 @@ func (s *Store) readBoot() {
 	}
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, maxBootID))
-	s.sameBoot = err == nil && strings.TrimSpace(string(b)) == s.cfg.BootID
+	boot, life, _ := strings.Cut(strings.TrimSpace(string(b)), " ")
+	s.sameBoot = err == nil && s.cfg.BootID != "" && boot == s.cfg.BootID
+	s.sameLife = err == nil && boot == s.cfg.BootID && life == s.cfg.Container
 }
 
 // noteBoot gives the state the name of this boot.
 func (s *Store) noteBoot() error {
-	if s.volatile || s.sameBoot || s.cfg.BootID == "" {
+	if !s.keepsBoot() || s.sameLife {
 		return nil
 	}
-	f, err := s.replace(bootFile, []byte(s.cfg.BootID+"\n"))
+	text := s.cfg.BootID
+	if s.cfg.Container != "" {
+		text += " " + s.cfg.Container
+	}
+	f, err := s.replace(bootFile, []byte(text+"\n"))
 	if err != nil {
 		return err
 	}
-	s.sameBoot = true
+	s.sameBoot, s.sameLife = true, true
 	return f.Close()
 }
 
 // ofThisBoot tells whether a file was written since the machine was started. The time of writing is asked last, because
 // the clock may have been set since: then a file of this boot can look like an earlier one's.
 func (s *Store) ofThisBoot(info fs.FileInfo) bool {
-	if s.volatile || s.sameBoot {
-		return true
-	}
+	return s.volatile || s.sameBoot || writtenSince(s.cfg.BootTime, info)
+}
+
+// writtenSince reports whether a file was written since a machine or container was started. A time to come is that of an
+// earlier start as well, on a machine whose clock starts anew with each.
+func writtenSince(start time.Time, info fs.FileInfo) bool {
 	written := info.ModTime()
-	// A time to come is that of an earlier boot as well, on a machine whose clock starts anew with each.
-	return !written.Before(s.cfg.BootTime) && !written.After(time.Now())
+	return !written.Before(start) && !written.After(time.Now())
+}
+
+// ofThisLife returns those of a file's registrations that may be of processes that run: all of them, unless the container was
+// started again since.
+func (s *Store) ofThisLife(regs []rpcbind.RPCB, info fs.FileInfo) []rpcbind.RPCB {
+	if s.cfg.Container == "" || s.sameLife || writtenSince(s.cfg.ContainerTime, info) {
+		return regs
+	}
+	all := len(regs)
+	regs = slices.DeleteFunc(regs, func(b rpcbind.RPCB) bool { return !s.cfg.Served(b) })
+	if gone := all - len(regs); gone > 0 {
+		s.cfg.Log.Info("the container was started again: registrations of servers that are gone are left out", "dir", s.cfg.Dir, "count", gone)
+	}
+	return regs
 }
 
 // read reads one file and tells whether all of it was there.
@@ -105,7 +131,7 @@ func (s *Store) read(name string, parse func(*xdr.Decoder) []rpcbind.RPCB) (regs
 	_, readErr := content.ReadFrom(io.LimitReader(f, maxFile))
 	b := content.Bytes()
 	d := xdr.NewDecoder(b)
-	regs = parse(&d)
+	regs = s.ofThisLife(parse(&d), info)
 	switch {
 	case readErr != nil:
 		err = readErr

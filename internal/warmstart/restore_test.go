@@ -484,3 +484,55 @@ func FuzzRestore(f *testing.F) {
 		wantRegs(t, s.clean(readRPCBs(&again)), regs...)
 	})
 }
+
+// TestLivesOfAContainer restores in a container what was kept in this life of it or in another, on a file system that is new
+// with each boot.
+func TestLivesOfAContainer(t *testing.T) {
+	now := time.Now()
+	start := now.Add(-time.Minute)
+	for _, c := range []struct {
+		name      string
+		noted     string // "" for no file
+		written   time.Time
+		here      string // which life this is
+		want      []rpcbind.RPCB
+		rewritten string
+	}{
+		{"this life", thisBoot + " 7", now.Add(-time.Second), "7", []rpcbind.RPCB{nfsTCP, nfsUDP}, thisBoot + " 7\n"},
+		{"this life, and then the clock was set", thisBoot + " 7", now.Add(-time.Hour), "7", []rpcbind.RPCB{nfsTCP, nfsUDP}, thisBoot + " 7\n"},
+		{"an earlier life", thisBoot + " 5", now.Add(-time.Hour), "7", []rpcbind.RPCB{nfsUDP}, thisBoot + " 7\n"},
+		{"rpcbind's of this life", "", now.Add(-time.Second), "7", []rpcbind.RPCB{nfsTCP, nfsUDP}, thisBoot + " 7\n"},
+		{"rpcbind's of an earlier life", "", now.Add(-time.Hour), "7", []rpcbind.RPCB{nfsUDP}, thisBoot + " 7\n"},
+		{"from outside", thisBoot, now.Add(-time.Hour), "7", []rpcbind.RPCB{nfsUDP}, thisBoot + " 7\n"},
+		{"no container", thisBoot + " 5", now.Add(-time.Hour), "", []rpcbind.RPCB{nfsTCP, nfsUDP}, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := stateDir(t)
+			if c.noted != "" {
+				writeFile(t, filepath.Join(dir, bootFile), []byte(c.noted+"\n"))
+			}
+			path := filepath.Join(dir, rpcbFile)
+			list := rpcbind.AppendRPCBElement(rpcbind.AppendRPCBElement(nil, nfsTCP), nfsUDP)
+			writeFile(t, path, append(list, 0, 0, 0, 0))
+			if err := os.Chtimes(path, c.written, c.written); err != nil {
+				t.Fatal(err)
+			}
+			cfg, _ := config(dir)
+			cfg.Container, cfg.ContainerTime = c.here, start
+			cfg.Served = func(b rpcbind.RPCB) bool { return b.Netid == nfsUDP.Netid }
+			for range 2 { // one that dies before it has written anything changes nothing
+				s := openWith(t, cfg)
+				s.volatile = true
+				wantRegs(t, s.Restore(), c.want...)
+			}
+			s := openWith(t, cfg)
+			s.volatile = true
+			s.Restore()
+			tableOf(t, s)
+			b, err := os.ReadFile(filepath.Join(dir, bootFile))
+			if c.rewritten != "" && string(b) != c.rewritten {
+				t.Errorf("boot_id is %q, %v; want %q", b, err, c.rewritten)
+			}
+		})
+	}
+}

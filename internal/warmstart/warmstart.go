@@ -33,13 +33,16 @@ import (
 	"time"
 
 	"github.com/gportmap/gportmap/internal/registry"
+	"github.com/gportmap/gportmap/pkg/rpcbind"
 )
 
 // The files in the state directory.
 const (
 	rpcbFile = "rpcbind.xdr"
 	pmapFile = "portmap.xdr"
-	bootFile = "boot_id" // which boot the lists are of; none on a file system in memory, which doesn't outlive it
+	// bootFile says which boot the lists are of and, in a container, which life of it. There is none on a file system in
+	// memory, which doesn't outlive the boot, but in a container.
+	bootFile = "boot_id"
 )
 
 // StateFailureID is the MESSAGE_ID of the journal's records that the state can't be written.
@@ -65,7 +68,13 @@ type Config struct {
 	// rpcbind's, which knows no boot_id.
 	BootID   string
 	BootTime time.Time
-	Log      *slog.Logger
+	// Container names the life of the container that the process is in, "" for none, and ContainerTime is when it began. A
+	// container that is started again keeps its files and the boot, and none of its processes: of state of another life only
+	// those registrations are restored for which Served says that a server is there.
+	Container     string
+	ContainerTime time.Time
+	Served        func(rpcbind.RPCB) bool
+	Log           *slog.Logger
 }
 
 // ErrUntrusted says that others than the portmapper could have written a file or the state directory.
@@ -84,6 +93,7 @@ type Store struct {
 	rpcbs    list
 	mappings list
 	sameBoot bool  // boot_id names this boot
+	sameLife bool  // and this life of the container
 	failure  error // why the files are behind the table; nil if they aren't
 	stats    Stats
 }
