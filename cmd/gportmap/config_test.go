@@ -165,3 +165,22 @@ func TestDocumentationNamesEveryKey(t *testing.T) {
 		t.Errorf("the example: %v, %v", err, o.fileError)
 	}
 }
+
+// TestCheckConfigRefusesWhatAStartRefuses names a user, a group and an address that this host doesn't have.
+func TestCheckConfigRefusesWhatAStartRefuses(t *testing.T) {
+	for _, c := range []struct{ text, want string }{
+		{"user = \"nosuchuser\"\n", `look up user "nosuchuser"`},
+		{"admin-group = \"nosuchgroup\"\n", `"nosuchgroup"`},
+		{"host = [\"192.0.2.77\"]\n", "host 192.0.2.77: "},
+	} {
+		path := configFile(t, c.text)
+		code, stdout, stderr := execute(t, "check-config", path)
+		if code != daemon.ExitConfig || stdout != "" || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, c.want) {
+			t.Errorf("%q: exit code %d, %s%s; want %s", c.text, code, stdout, stderr, c.want)
+		}
+	}
+	path := configFile(t, "user = \"daemon\"\nadmin-group = \"0\"\nhost = [\"127.0.0.1\"]\n")
+	if code, stdout, stderr := execute(t, "check-config", path); code != daemon.ExitOK {
+		t.Errorf("what is there: exit code %d, %s%s", code, stdout, stderr)
+	}
+}

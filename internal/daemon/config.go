@@ -2,6 +2,7 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/gportmap/gportmap/internal/access"
 	"github.com/gportmap/gportmap/internal/instance"
+	"github.com/gportmap/gportmap/internal/sys"
 	"github.com/gportmap/gportmap/pkg/rpcbind"
 )
 
@@ -116,15 +118,42 @@ func (c Config) lockPath() string {
 	return filepath.Join(c.StateDir, "rpcbind.lock")
 }
 
-// Check tells what would keep a daemon of this configuration from starting, as far as the configuration alone can tell, and
-// what in hosts.allow and hosts.deny is not honoured.
+// Check tells what would keep a daemon of this configuration from starting, as far as the configuration and this host's users,
+// groups and addresses can tell, and what in hosts.allow and hosts.deny is not honoured.
 func Check(c Config) (warnings []string, err error) {
-	if _, err := c.complete(); err != nil {
+	if c, err = c.complete(); err != nil {
 		return nil, err
+	}
+	if _, err := addresses(c, sys.IPv6Available()); err != nil {
+		return nil, err
+	}
+	if err := errors.Join(c.checkUser(), c.checkGroup()); err != nil {
+		return nil, WithExitCode(ExitConfig, oneLine(err))
 	}
 	hosts, err := access.ReadHostsAccess(os.ReadFile, access.HostsAllowPath, access.HostsDenyPath, access.HostsPath)
 	if err != nil {
 		return nil, WithExitCode(ExitConfig, err)
 	}
 	return hosts.Warnings(), nil
+}
+
+// checkUser returns an error if root could not become the user that the configuration names.
+func (c Config) checkUser() error {
+	if !c.DropPrivileges {
+		return nil
+	}
+	_, err := c.privilegeless()
+	if err != nil && c.User == "" {
+		err = fmt.Errorf("none of the users _rpc, rpc and daemon: %w", err)
+	}
+	return err
+}
+
+// checkGroup returns an error if there is no such group as the admin socket's.
+func (c Config) checkGroup() error {
+	if c.AdminGroup == "" {
+		return nil
+	}
+	_, err := sys.LookupGroup(c.AdminGroup)
+	return err
 }
