@@ -179,7 +179,7 @@ func TestSeedScenario(t *testing.T) {
 				// way, with pid and user, and what to do.
 				kill := fmt.Sprintf("kill %d", rpcbind.PID())
 				failed := shell(t, "gportmap").oneLine(t).want(t, 75, "already running", "by rpcbind (pid "+strconv.Itoa(rpcbind.PID()),
-					"user "+name, "remedy: "+kill, "--takeover")
+					"user "+name, "remedy: "+kill+", or gportmap takeover")
 				if failed.stdout != "" {
 					t.Errorf("it talks on standard output: %q", failed.stdout)
 				}

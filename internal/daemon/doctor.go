@@ -88,7 +88,7 @@ func (d *doctor) instance(ctx context.Context) {
 	s, err := instance.State(d.config.paths())
 	switch {
 	case err != nil:
-		d.add(Error, "instance", err.Error(), "remove what is in the way and look again")
+		d.add(Error, "instance", err.Error(), pathRemedy(err))
 		return
 	case s.Condition == instance.Running:
 		d.lookAtRunning(ctx, s)
@@ -125,11 +125,11 @@ func (d *doctor) lookAtRunning(ctx context.Context, s instance.Status) {
 		d.serves = r.Listeners
 	}
 	if _, err := d.config.ask(ctx); err != nil {
-		d.add(Error, "instance", fmt.Sprintf("gportmap runs (pid %d) and gives no answer: %v", p.PID, err), "see its log; gportmap stop ends it if it hangs")
+		d.add(Error, "instance", fmt.Sprintf("gportmap runs (pid %d) and gives no answer: %v", p.PID, err), d.config.restartCommand(p))
 		return
 	}
 	if p.Replaced {
-		d.add(Warning, "instance", fmt.Sprintf("gportmap runs (pid %d) a program whose file was replaced since", p.PID), "restart it")
+		d.add(Warning, "instance", fmt.Sprintf("gportmap runs (pid %d) a program whose file was replaced since", p.PID), d.config.restartCommand(p))
 	}
 	d.add(Note, "instance", fmt.Sprintf("gportmap runs (pid %d, user %s) and answers", p.PID, p.User), "")
 }
@@ -143,17 +143,17 @@ func (d *doctor) stale(stale []string) {
 	}
 	for _, path := range stale {
 		f := Finding{Severity: Warning, Subject: "files", Text: path + " is stale: no portmapper runs",
-			Remedy: "gportmap doctor --fix removes it, as does gportmap status or a start"}
+			Remedy: "gportmap doctor --fix" + d.config.instanceFlags()}
 		switch {
 		case slices.Contains(removed, path):
 			f.Fixed, f.Text = true, f.Text+"; removed"
 		case d.fix && errors.Is(failed, fs.ErrPermission):
-			f.Remedy = "gportmap doctor --fix as root removes it"
+			f.Text += "; only root may remove it"
 		}
 		d.findings = append(d.findings, f)
 	}
 	if failed != nil && !errors.Is(failed, fs.ErrPermission) {
-		d.add(Warning, "files", failed.Error(), "remove what is in the way")
+		d.add(Warning, "files", failed.Error(), pathRemedy(failed))
 	}
 }
 
@@ -183,7 +183,7 @@ func (d *doctor) sockets(addrs []netip.Addr) {
 		case d.running != 0 && (h.Process.PID == d.running || d.servedByOurs(h)):
 			continue
 		case d.heldForUs(h):
-			d.add(Note, "sockets", h.String(), "systemctl start gportmap.service starts the service behind it")
+			d.add(Note, "sockets", h.String()+"; the service behind it isn't running", "systemctl start gportmap.service")
 		case onlyOptional(h):
 			d.add(Warning, "sockets", h.String()+"; gportmap serves without it, and clients that try it first ask that process", h.Remedy())
 		default:
@@ -238,9 +238,9 @@ func (d *doctor) files() {
 		case errors.Is(err, fs.ErrPermission):
 			d.add(Note, "files", fmt.Sprintf("%s couldn't be seen: %v", path, err), "look as root")
 		case err != nil:
-			d.add(Error, "files", fmt.Sprintf("%s can't be made: %v", path, err), "make the directory "+dir)
+			d.add(Error, "files", fmt.Sprintf("%s can't be made: %v", path, err), "mkdir -p "+instance.ShellWord(dir))
 		case !info.IsDir():
-			d.add(Error, "files", fmt.Sprintf("%s can't be made: %s is not a directory", path, dir), "remove what is in the way")
+			d.add(Error, "files", fmt.Sprintf("%s can't be made: %s is not a directory", path, dir), outOfTheWay(dir)+" && mkdir "+instance.ShellWord(dir))
 		case errors.Is(writable(dir), syscall.EROFS):
 			d.add(Error, "files", fmt.Sprintf("%s can't be made: the file system of %s is read-only", path, dir), "mount -o remount,rw "+dir+", or choose another --state-dir")
 		case writable(dir) != nil:
@@ -248,8 +248,7 @@ func (d *doctor) files() {
 		}
 	}
 	if info, err := os.Lstat(p.Socket); err == nil && info.Mode().Type() != fs.ModeSocket {
-		d.add(Error, "files", fmt.Sprintf("%s is in the way of the local socket: it is no socket (%v)", p.Socket, info.Mode()),
-			"remove it, or choose another path by --socket")
+		d.add(Error, "files", fmt.Sprintf("%s is in the way of the local socket: it is no socket (%v)", p.Socket, info.Mode()), outOfTheWay(p.Socket))
 	}
 }
 

@@ -148,31 +148,40 @@ func TestDoctorRepairsStaleFilesAlone(t *testing.T) {
 }
 
 func TestDoctorOnServicesEnabledTwice(t *testing.T) {
-	const wants, units = "etc/systemd/system/multi-user.target.wants/", "etc/systemd/system/"
+	const wants, units, systemd = "etc/systemd/system/multi-user.target.wants/", "etc/systemd/system/", "run/systemd/system"
+	const program, script = "usr/sbin/rpcbind", "../init.d/rpcbind"
 	for _, c := range []struct {
 		name  string
 		links map[string]string // from, to
 		want  []string          // parts of the findings; none: nothing is found
 	}{
-		{"gportmap alone", map[string]string{wants + "gportmap.service": "/lib/systemd/system/gportmap.service"}, nil},
-		{"rpcbind alone", map[string]string{wants + "rpcbind.service": "/lib/systemd/system/rpcbind.service"}, nil},
+		{"gportmap alone", map[string]string{wants + "gportmap.service": "/lib/systemd/system/gportmap.service", systemd: "/", program: "/bin/true"}, nil},
+		{"rpcbind alone", map[string]string{systemd: "/", program: "/bin/true", wants + "rpcbind.service": "/lib/systemd/system/rpcbind.service"}, nil},
 		{"both", map[string]string{
 			wants + "gportmap.service":                               "/lib/systemd/system/gportmap.service",
 			"etc/systemd/system/sockets.target.wants/rpcbind.socket": "/lib/systemd/system/rpcbind.socket",
+			systemd: "/", program: "/bin/true",
 		}, []string{"sockets.target.wants/rpcbind.socket", "systemctl disable --now rpcbind.socket rpcbind.service"}},
 		{"an alias", map[string]string{
 			wants + "gportmap.service": "/lib/systemd/system/gportmap.service",
 			wants + "rpcbind.service":  "/lib/systemd/system/rpcbind.service",
 			units + "rpcbind.service":  "/lib/systemd/system/gportmap.service",
+			systemd:                    "/", program: "/bin/true",
 		}, nil},
 		{"masked", map[string]string{
 			wants + "gportmap.service": "/lib/systemd/system/gportmap.service",
 			wants + "rpcbind.service":  "/lib/systemd/system/rpcbind.service",
 			units + "rpcbind.service":  "/dev/null",
+			systemd:                    "/", program: "/bin/true",
 		}, nil},
-		{"System V", map[string]string{"etc/rc2.d/S01gportmap": "../init.d/gportmap", "etc/rcS.d/S12rpcbind": "../init.d/rpcbind"},
-			[]string{"/etc/rcS.d/S12rpcbind", "update-rc.d rpcbind disable"}},
-		{"OpenRC", map[string]string{"etc/runlevels/default/gportmap": "/etc/init.d/gportmap", "etc/runlevels/default/portmap": "/etc/init.d/portmap"},
+		{"System V", map[string]string{"etc/rc2.d/S01gportmap": "../init.d/gportmap", "etc/rcS.d/S12rpcbind": script, program: "/bin/true"},
+			[]string{"/etc/rcS.d/S12rpcbind", "rpcbind "}},
+		{"System V's links on a system of systemd's", map[string]string{"etc/rc2.d/S01gportmap": "../init.d/gportmap", "etc/rcS.d/S01rpcbind": script,
+			program: "/bin/true", systemd: "/"}, nil},
+		{"links of a package that was removed, whose name is gportmap's", map[string]string{"etc/rc2.d/S01gportmap": "../init.d/gportmap",
+			"etc/rcS.d/S01rpcbind": script, program: "gportmap", "usr/sbin/gportmap": "/bin/true"}, nil},
+		{"links of a package that was removed", map[string]string{"etc/rc2.d/S01gportmap": "../init.d/gportmap", "etc/rcS.d/S01rpcbind": script}, nil},
+		{"OpenRC", map[string]string{"run/openrc": "/", "sbin/portmap": "/bin/true", "etc/runlevels/default/gportmap": "/etc/init.d/gportmap", "etc/runlevels/default/portmap": "/etc/init.d/portmap"},
 			[]string{"/etc/runlevels/default/portmap", "rc-update delete portmap"}},
 	} {
 		root := t.TempDir()

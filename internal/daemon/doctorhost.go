@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,7 +13,9 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/gportmap/gportmap/internal/instance"
 	"github.com/gportmap/gportmap/internal/sys"
+	"github.com/gportmap/gportmap/internal/warmstart"
 	"github.com/gportmap/gportmap/pkg/rpcbind"
 	"github.com/gportmap/gportmap/pkg/xdr"
 )
@@ -43,8 +46,9 @@ func (d *doctor) privileges() {
 		if has&(1<<capSetUID) == 0 || has&(1<<capSetGID) == 0 {
 			d.add(Error, "privileges", "privileges can't be dropped: CAP_SETUID or CAP_SETGID is missing", "start without -s, or with these capabilities")
 		}
-		if _, err := d.config.privilegeless(); err != nil {
-			d.add(Error, "privileges", "privileges can't be dropped: none of the users _rpc, rpc and daemon is there", "make one of them, or start without -s")
+		if err := d.config.checkUser(); err != nil {
+			user := cmp.Or(d.config.User, "_rpc")
+			d.add(Error, "privileges", "privileges can't be dropped: "+err.Error(), "useradd --system --no-create-home --shell /usr/sbin/nologin "+instance.ShellWord(user))
 		}
 	}
 }
@@ -71,21 +75,21 @@ func (d *doctor) state() {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if _, err := os.Stat(filepath.Dir(dir)); err != nil {
-			d.add(Error, "state", fmt.Sprintf("the state directory %s can't be made: %v", dir, err), "make "+filepath.Dir(dir))
+			d.add(Error, "state", fmt.Sprintf("the state directory %s can't be made: %v", dir, err), "mkdir -p "+instance.ShellWord(filepath.Dir(dir)))
 		}
 		return
 	case err != nil:
 		d.add(Note, "state", fmt.Sprintf("the state directory couldn't be seen: %v", err), "look as root")
 		return
 	case info.Mode().Type() == fs.ModeSymlink:
-		d.add(Error, "state", fmt.Sprintf("the state directory %s is a symbolic link, which isn't followed", dir), "remove it, or name the directory it leads to by --state-dir")
+		d.add(Error, "state", fmt.Sprintf("the state directory %s is a symbolic link, which isn't followed", dir), warmstart.DirectoryRemedy(dir, true))
 		return
 	case !info.IsDir():
-		d.add(Error, "state", fmt.Sprintf("the state directory %s is not a directory", dir), "remove it, or choose another by --state-dir")
+		d.add(Error, "state", fmt.Sprintf("the state directory %s is not a directory", dir), warmstart.DirectoryRemedy(dir, true))
 		return
 	}
 	if why := d.untrusted(info); why != "" {
-		d.add(Error, "state", fmt.Sprintf("the state directory %s isn't safe: %s", dir, why), "chown root "+dir+"; chmod go-w "+dir)
+		d.add(Error, "state", fmt.Sprintf("the state directory %s isn't safe: %s", dir, why), warmstart.DirectoryRemedy(dir, d.owned(info)))
 		return
 	}
 	entries, err := os.ReadDir(dir)
@@ -99,17 +103,26 @@ func (d *doctor) state() {
 		case e.Name() == stateFile || e.Name() == "portmap.xdr":
 			d.stateFile(path)
 		case strings.HasSuffix(e.Name(), ".damaged") || strings.HasSuffix(e.Name(), ".untrusted"):
-			d.add(Warning, "state", path+" was set aside by an earlier start", "look at it, then remove it")
+			d.add(Warning, "state", path+" was set aside by an earlier start: look at it and remove it", "rm "+instance.ShellWord(path))
 		}
 	}
 }
 
 // untrusted tells what is wrong with a file or directory that holds the state, "" if nothing is.
 func (d *doctor) untrusted(info fs.FileInfo) string {
-	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok {
+	switch st, ok := info.Sys().(*syscall.Stat_t); {
+	case !ok:
 		return "its owner can't be told"
+	case !d.owned(info):
+		return fmt.Sprintf("it belongs to uid %d", st.Uid)
+	case info.Mode().Perm()&0o022 != 0:
+		return fmt.Sprintf("its mode %v lets others write", info.Mode().Perm())
 	}
+	return ""
+}
+
+// owned reports whether a file or directory belongs to a user whose state is believed.
+func (d *doctor) owned(info fs.FileInfo) bool {
 	trusted := append([]uint32{0}, serviceUIDs()...)
 	if d.config.StateDir != "" {
 		trusted = append(trusted, uint32(os.Geteuid()))
@@ -117,13 +130,8 @@ func (d *doctor) untrusted(info fs.FileInfo) string {
 	if user, err := d.config.privilegeless(); err == nil && d.config.DropPrivileges {
 		trusted = append(trusted, user.UID)
 	}
-	switch {
-	case !slices.Contains(trusted, st.Uid):
-		return fmt.Sprintf("it belongs to uid %d", st.Uid)
-	case info.Mode().Perm()&0o022 != 0:
-		return fmt.Sprintf("its mode %v lets others write", info.Mode().Perm())
-	}
-	return ""
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && slices.Contains(trusted, st.Uid)
 }
 
 // stateFile looks whether a start would read a file of the state to its end.
@@ -132,13 +140,12 @@ func (d *doctor) stateFile(path string) {
 	if err != nil {
 		return // it is being replaced
 	}
-	const remedy = "a start keeps what is whole and sets the file aside; nothing needs to be done"
 	if !info.Mode().IsRegular() {
-		d.add(Warning, "state", fmt.Sprintf("%s is not a regular file (%v) and isn't followed", path, info.Mode()), "remove it")
+		d.add(Warning, "state", fmt.Sprintf("%s is not a regular file (%v) and isn't followed", path, info.Mode()), outOfTheWay(path))
 		return
 	}
 	if why := d.untrusted(info); why != "" {
-		d.add(Warning, "state", fmt.Sprintf("%s isn't believed: %s", path, why), "a start sets it aside; remove it if you don't know it")
+		d.add(Warning, "state", fmt.Sprintf("%s isn't believed and a start sets it aside: %s", path, why), trustOrRemove(path))
 		return
 	}
 	b, _, err := readState(path)
@@ -153,7 +160,8 @@ func (d *doctor) stateFile(path string) {
 		return
 	}
 	if n, err := wholeEntries(filepath.Base(path), b); err != nil && d.running == 0 {
-		d.add(Warning, "state", fmt.Sprintf("%s is damaged (%v); %d registrations before the damage are whole", path, err, n), remedy)
+		d.add(Warning, "state", fmt.Sprintf("%s is damaged (%v); a start keeps the %d registrations before the damage and sets the file aside", path, err, n),
+			d.config.startCommand())
 	}
 }
 
@@ -173,62 +181,4 @@ func wholeEntries(name string, b []byte) (int, error) {
 		return n, fmt.Errorf("%d octets behind the end of the list", rest)
 	}
 	return n, nil
-}
-
-// An initSystem is where services are enabled by links.
-type initSystem struct {
-	name    string
-	links   []string // patterns, %s is the name of a service
-	disable string   // command, %s is the name of a service
-}
-
-func initSystems() []initSystem {
-	return []initSystem{
-		{"systemd", []string{"/etc/systemd/system/*.wants/%s.service", "/etc/systemd/system/*.wants/%s.socket",
-			"/etc/systemd/system/*.requires/%s.service", "/etc/systemd/system/*.requires/%s.socket"},
-			"systemctl disable --now %s.socket %[1]s.service"},
-		{"System V's init", []string{"/etc/rc[0-9S].d/S[0-9][0-9]%s", "/etc/rc.d/rc[0-9].d/S[0-9][0-9]%s"},
-			"update-rc.d %s disable, or chkconfig %[1]s off"},
-		{"OpenRC", []string{"/etc/runlevels/*/%s"}, "rc-update delete %s -a"},
-	}
-}
-
-// services looks whether gportmap and what it replaces are both started at boot: then it is chance who gets the port.
-func (d *doctor) services() {
-	if d.config.StateDir != "" {
-		return // an instance beside the system's
-	}
-	for _, manager := range initSystems() {
-		if len(d.enabled(manager, "gportmap")) == 0 {
-			continue
-		}
-		for _, rival := range []string{"rpcbind", "portmap"} {
-			if links := d.enabled(manager, rival); len(links) > 0 {
-				d.add(Warning, "services", fmt.Sprintf("%s starts %s as well as gportmap at boot (%s): one of them will fail",
-					manager.name, rival, strings.Join(links, ", ")), fmt.Sprintf(manager.disable, rival))
-			}
-		}
-	}
-}
-
-// enabled returns the links by which a service is enabled. A link under another's name that leads to gportmap's own, as
-// systemd makes them for an Alias=, is none of the other's, nor is a masked one.
-func (d *doctor) enabled(manager initSystem, service string) []string {
-	var links []string
-	for _, pattern := range manager.links {
-		found, _ := filepath.Glob(filepath.Join(d.root, fmt.Sprintf(pattern, service)))
-		for _, link := range found {
-			to, err := filepath.EvalSymlinks(link)
-			if base := filepath.Base(to); err == nil && (to == os.DevNull || service != "gportmap" && strings.HasPrefix(base, "gportmap")) {
-				continue
-			}
-			// The unit itself may be masked or an alias although the link leads to another directory's file.
-			override := filepath.Join(d.root, "/etc/systemd/system", filepath.Base(link))
-			if to, err := os.Readlink(override); err == nil && (to == os.DevNull || service != "gportmap" && strings.HasPrefix(filepath.Base(to), "gportmap")) {
-				continue
-			}
-			links = append(links, strings.TrimPrefix(link, d.root))
-		}
-	}
-	return links
 }

@@ -197,7 +197,7 @@ func (c Config) lookAtRunning(ctx context.Context, st *Status, p sys.Process) {
 		st.Notes = append(st.Notes, "it gives no answer: "+err.Error())
 		if st.State == StateRunning {
 			st.State, st.ExitCode = StateNotAnswering, StatusUnknown
-			st.Remedy = "see its log; if it hangs, gportmap stop ends it"
+			st.Remedy = c.restartCommand(st.Process)
 		}
 		return
 	}

@@ -15,7 +15,7 @@ import (
 
 // How long a daemon may take to end before it is killed, and how long that may take.
 const (
-	endLimit  = 30 * time.Second
+	endLimit  = 10 * time.Second
 	killLimit = 5 * time.Second
 )
 

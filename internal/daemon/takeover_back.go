@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-
 )
 
 // settle ends a takeover when everything that was ours is given up. If we never served, the other portmapper is put back,

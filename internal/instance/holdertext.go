@@ -198,7 +198,7 @@ func (h Holder) orTakeover() string {
 		return unit == "rpcbind.socket" || unit == "portmap.socket" || unit == "gportmap.socket"
 	})
 	if isPortmapper(h.Process) && !h.onlyAbstract() || rpcbind {
-		return ", or start gportmap with --takeover"
+		return ", or gportmap takeover"
 	}
 	return ""
 }

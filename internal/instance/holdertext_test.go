@@ -26,12 +26,12 @@ func TestHolderText(t *testing.T) {
 			Holder{Sockets: udp, Process: rpcbind, User: "_rpc", Origin: Origin{Unit: "rpcbind.service"}, Systemd: true, SocketUnits: []string{"rpcbind.socket"}},
 			"udp 0.0.0.0:111 is held by rpcbind (pid 4568, user _rpc, unit rpcbind.service, systemd holds it too for rpcbind.socket, " +
 				"since 2026-01-02 03:04:05, `/sbin/rpcbind -f -w`)",
-			"systemctl stop rpcbind.socket rpcbind.service, or start gportmap with --takeover"},
+			"systemctl stop rpcbind.socket rpcbind.service, or gportmap takeover"},
 		{"rpcbind as a unit", Holder{Sockets: udp, Process: rpcbind, User: "_rpc", Origin: Origin{Unit: "rpcbind.service"}}, "unit rpcbind.service, since",
-			"systemctl stop rpcbind.service, or start gportmap with --takeover"},
-		{"rpcbind by hand", Holder{Sockets: udp, Process: rpcbind, User: "_rpc"}, "", "kill 4568, or start gportmap with --takeover"},
+			"systemctl stop rpcbind.service, or gportmap takeover"},
+		{"rpcbind by hand", Holder{Sockets: udp, Process: rpcbind, User: "_rpc"}, "", "kill 4568, or gportmap takeover"},
 		{"rpcbind from a session", Holder{Sockets: udp, Process: rpcbind, Origin: Origin{Unit: "session-3.scope"}}, "unit session-3.scope",
-			"kill 4568, or start gportmap with --takeover"},
+			"kill 4568, or gportmap takeover"},
 		{"several sockets and processes", Holder{Sockets: append(udp, local...), Process: process("nginx"), More: 3, User: "root"},
 			"udp 0.0.0.0:111, local /run/rpcbind.sock are held by nginx (pid 7, user root, and 3 more, since 2026-01-02 03:04:05)", "kill 7"},
 		{"systemd alone, unit unknown", Holder{Sockets: udp, Process: sys.Process{PID: 1, Command: "systemd"}, Systemd: true},
@@ -63,7 +63,7 @@ func TestHolderText(t *testing.T) {
 		{"closed", Holder{Sockets: udp, Unseen: Closed}, "is held by closed connections that the kernel still remembers", "wait a minute and start again"},
 		{"no /proc", Holder{Sockets: udp, Unseen: NoProc}, "for /proc can't be read", "look as root with ss -lnp 'sport = :111', stop that process or choose another port"},
 		{"program behind the name", Holder{Sockets: udp, Process: sys.Process{PID: 7, Command: "rpcbind", Program: "/usr/bin/perl", Args: []string{"rpcbind"}, Started: since}},
-			"program /usr/bin/perl, `rpcbind`", "kill 7, or start gportmap with --takeover"},
+			"program /usr/bin/perl, `rpcbind`", "kill 7, or gportmap takeover"},
 
 		// What others chose does a terminal and a shell no harm.
 		{"hostile names", Holder{Sockets: udp, Process: process("\x1b[2J\n", "a`b", "\xff\u202e"), User: "x\ny", Origin: Origin{Unit: "$(reboot);'.service"}},

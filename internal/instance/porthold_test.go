@@ -158,7 +158,7 @@ func TestPortHeldByRpcbind(t *testing.T) {
 	}
 	for _, want := range []string{
 		"udp 0.0.0.0:111, tcp 0.0.0.0:111, ", " are held by rpcbind (pid ", "`/sbin/rpcbind -f -w`",
-		fmt.Sprintf("remedy: kill %d, or start gportmap with --takeover", pid),
+		fmt.Sprintf("remedy: kill %d, or gportmap takeover", pid),
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%v\nlacks %q", err, want)
@@ -242,7 +242,7 @@ func TestPortHeldBySystemd(t *testing.T) {
 	wanted := []Endpoint{endpoint("tcp", "0.0.0.0:111"), {Netid: "local", Path: "/run/rpcbind.sock"}}
 	err := WhoHolds(wanted...)
 	const alone = "address already in use: tcp 0.0.0.0:111, local /run/rpcbind.sock are held by systemd (pid 1) for rpcbind.socket; " +
-		"remedy: systemctl stop rpcbind.socket, or start gportmap with --takeover"
+		"remedy: systemctl stop rpcbind.socket, or gportmap takeover"
 	if err.Error() != alone {
 		t.Errorf("%v\nwant %s", err, alone)
 	}
@@ -252,7 +252,7 @@ func TestPortHeldBySystemd(t *testing.T) {
 	if len(err.Holders) != 1 || err.Holders[0].Process.PID != shared || !err.Holders[0].Systemd {
 		t.Fatalf("%+v, want pid %d and systemd", err.Holders, shared)
 	}
-	for _, want := range []string{"systemd holds it too for rpcbind.socket", "remedy: systemctl stop rpcbind.socket, or start gportmap with --takeover"} {
+	for _, want := range []string{"systemd holds it too for rpcbind.socket", "remedy: systemctl stop rpcbind.socket, or gportmap takeover"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%v\nlacks %q", err, want)
 		}

@@ -24,9 +24,9 @@ func (s *Store) openDir() error {
 	case err != nil:
 		return plain(err)
 	case named.Mode().Type() == fs.ModeSymlink:
-		return fmt.Errorf("%w: it is a symbolic link, which is not followed; remove it or name the directory it leads to", ErrUntrusted)
+		return fmt.Errorf("%w: it is a symbolic link, which is not followed; remedy: %s", ErrUntrusted, DirectoryRemedy(s.cfg.Dir, true))
 	case !named.IsDir():
-		return fmt.Errorf("%w (it is a %s); remove it or name another", syscall.ENOTDIR, kind(named.Mode()))
+		return fmt.Errorf("%w (it is a %s); remedy: %s", syscall.ENOTDIR, kind(named.Mode()), DirectoryRemedy(s.cfg.Dir, true))
 	}
 	dir, err := os.OpenRoot(s.cfg.Dir)
 	if err != nil {
@@ -61,12 +61,12 @@ func (s *Store) takeDir(dir *os.Root, named fs.FileInfo, made bool) error {
 	case !os.SameFile(named, info):
 		return fmt.Errorf("%w: it was replaced while it was opened; start again", ErrUntrusted)
 	case !s.cfg.trusts(info):
-		return fmt.Errorf("%w: it belongs to uid %d; chown it to uid %d or name another", ErrUntrusted, owner(info).UID, os.Geteuid())
+		return fmt.Errorf("%w: it belongs to uid %d; remedy: %s", ErrUntrusted, owner(info).UID, DirectoryRemedy(s.cfg.Dir, false))
 	case info.Mode()&othersMayWrite != 0:
-		return fmt.Errorf("%w: its mode %v lets others write there; chmod go-w it or name another", ErrUntrusted, info.Mode().Perm())
+		return fmt.Errorf("%w: its mode %v lets others write there; remedy: %s", ErrUntrusted, info.Mode().Perm(), DirectoryRemedy(s.cfg.Dir, true))
 	}
 	s.owner, s.volatile = owner(info), inMemory(s.cfg.Dir)
-	if a := s.cfg.Account; a != nil && os.Geteuid() == 0 && s.owner.UID == 0 && a.UID != 0 && (made || s.cfg.Adopt) {
+	if a := s.cfg.Account; a != nil && os.Geteuid() == 0 && s.owner.UID != a.UID && a.UID != 0 && (made || s.cfg.Adopt) {
 		if err := giveAway(dir, *a); err != nil {
 			// Root without CAP_CHOWN, or a file system without owners: the state can be kept all the same.
 			s.cfg.Log.Warn("the state directory can't be given to the account that it is for", "dir", s.cfg.Dir, "uid", a.UID, "error", err)

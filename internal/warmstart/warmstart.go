@@ -58,8 +58,8 @@ type Config struct {
 	// Account, if not nil, is given the directory if that is made here: the account that rpcbind runs as, or that this
 	// process is about to become. It counts as ours. Only root can give something away.
 	Account *Account
-	// Adopt gives Account the directory and the state in it also if it was there and is root's: for a directory that
-	// has no other use.
+	// Adopt gives Account the directory and the state in it also if it was there and is root's or another trusted user's:
+	// for a directory that has no other use.
 	Adopt bool
 	// Trusted are the uids, beside root, our own and Account's, that the directory and the files may belong to.
 	Trusted []uint32

@@ -169,10 +169,10 @@ func TestDirectories(t *testing.T) {
 		{"a link to nothing", func(dir string) error { return os.Symlink("nothing", dir) }, ErrUntrusted, "symbolic link"},
 		{"writable for its group", func(dir string) error {
 			return errors.Join(os.Mkdir(dir, 0o770), os.Chmod(dir, 0o770))
-		}, ErrUntrusted, "chmod go-w"},
+		}, ErrUntrusted, "chmod -R go-w"},
 		{"writable for all, sticky", func(dir string) error {
 			return errors.Join(os.Mkdir(dir, 0o777), os.Chmod(dir, 0o777|os.ModeSticky))
-		}, ErrUntrusted, "chmod go-w"},
+		}, ErrUntrusted, "chmod -R go-w"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "parent", "state")
@@ -225,7 +225,7 @@ func TestOwnersOfTheDirectory(t *testing.T) {
 		{"root's, which may have another use", 0, service, false, nil, 0, false},
 		{"the service's", serviceUID, nil, false, []uint32{serviceUID}, serviceUID, false},
 		{"the service's own", serviceUID, service, true, nil, serviceUID, false},
-		{"another service's", foreignUID, service, true, []uint32{foreignUID}, foreignUID, false},
+		{"another service's, of ours from now on", foreignUID, service, true, []uint32{foreignUID}, serviceUID, false},
 		{"foreign", foreignUID, service, true, []uint32{serviceUID}, 0, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
