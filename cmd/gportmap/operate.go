@@ -241,10 +241,28 @@ func set(ctx context.Context, to target, args []string, _ io.Writer) error {
 		return asked(err)
 	}
 	if !ok {
-		return no("set %s: refused: another address is registered (see the command list), or %q is no universal address of netid %q",
-			strings.Join(args[:3], " "), b.Addr, string(b.Netid))
+		return no("set %s: refused: %s", strings.Join(args[:3], " "), whyRefused(ctx, c, b))
 	}
 	return nil
+}
+
+// whyRefused finds out why a SET was refused, which the protocol doesn't tell.
+func whyRefused(ctx context.Context, c *rpcbind.Client, b rpcbind.RPCB) string {
+	if t, known := b.Netid.Transport(); known && t.IP() {
+		if at, ok := rpcbind.ParseUAddr(b.Addr); !ok || at.Addr().Is4() != (t.Family == "inet") {
+			return fmt.Sprintf("%q is no universal address of netid %q", b.Addr, string(b.Netid))
+		}
+	}
+	all, err := c.Dump(ctx)
+	if err != nil {
+		return "see the portmapper's log"
+	}
+	for _, r := range all {
+		if r.Program == b.Program && r.Version == b.Version && r.Netid.Is(b.Netid) {
+			return fmt.Sprintf("%s is registered, by %s", r.Addr, r.Owner)
+		}
+	}
+	return fmt.Sprintf("the portmapper has %d registrations, perhaps as many as it allows, or its rules say no; its log says which", len(all))
 }
 
 func unset(ctx context.Context, to target, args []string, _ io.Writer) error {

@@ -36,8 +36,9 @@ func TestCommands(t *testing.T) {
 		{"set 300000 1 tcp 0.0.0.0.8.1", 0, "", ""},
 		// Not an address of this host: whether somebody serves it can't be told, and so it isn't replaced.
 		{"set 300002 1 tcp 192.0.2.1.8.1", 0, "", ""},
-		{"set 300002 1 tcp 192.0.2.1.8.2", 1, "", "refused"},
-		{"set 300001 1 tcp nonsense", 1, "", "refused"},
+		{"set 300002 1 tcp 192.0.2.1.8.2", 1, "", "refused: 192.0.2.1.8.1 is registered, by " + owner},
+		{"set 300001 1 tcp nonsense", 1, "", `refused: "nonsense" is no universal address of netid "tcp"`},
+		{"set 300001 1 x" + strings.Repeat("x", 300) + " a", 1, "", "perhaps as many as it allows"},
 		{"set 0x493e1 1 udp 0.0.0.0.8.3", 0, "", ""},
 		{"list", 0, "300000   1     tcp    2049   0.0.0.0.8.1", ""},
 		{"list", 0, owner, ""},

@@ -110,3 +110,11 @@ func (l Limits) table() registry.Limits {
 		Entries: l.Registrations, Reserve: l.Registrations / rootShare, PerOwner: l.RegistrationsPerOwner, Octets: l.StringOctets,
 	}
 }
+
+// warnOverfull logs that more was restored than may be registered: nobody but root can register until that changes.
+func (c Config) warnOverfull(restored int) {
+	if restored > c.Limits.Registrations {
+		c.Log.Warn("more registrations were restored than may be registered: new ones are refused; raise max-registrations",
+			"count", restored, "max-registrations", c.Limits.Registrations)
+	}
+}

@@ -186,6 +186,7 @@ func serve(ctx context.Context, c Config, sockets []*sys.Socket, k *keeper, tabl
 		return err
 	}
 	table.SetLimits(c.Limits.table())
+	c.warnOverfull(table.Len() - len(ownEntries(sockets)))
 	report := &reporter{
 		log: c.Log, version: c.Version, started: time.Now(), listeners: names(sockets), table: table, state: state, dir: c.stateDir(),
 		dead: newDeadServers(c.Log, host.isOwn, whose.kernel), recorder: admin.NewRecorder(refusals(c.Log)), policy: door.policy,

@@ -6,7 +6,8 @@ import "github.com/gportmap/gportmap/pkg/rpcbind"
 type Limits struct {
 	// Entries is the number of registrations in all, without the portmapper's own.
 	Entries int
-	// Reserve is how many of these only "superuser" may have.
+	// Reserve is how many of these only "superuser" may have. It may have so many also where the others' are more than they
+	// may be, as after a restart with a lower limit.
 	Reserve int
 	// PerOwner is the number of registrations of each owner other than "superuser".
 	PerOwner int
@@ -37,7 +38,7 @@ func (t *Table) room(e *Entry) error {
 		}
 		entries = max(1, entries-l.Reserve)
 	}
-	if l.Entries > 0 && t.total() >= entries {
+	if l.Entries > 0 && t.total() >= entries && (e.Owner != rpcbind.OwnerSuperuser || t.owned[e.Owner] >= l.Reserve) {
 		return ErrFull
 	}
 	return nil

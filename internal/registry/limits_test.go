@@ -119,3 +119,20 @@ func TestOwnersAreCounted(t *testing.T) {
 		}
 	}
 }
+
+// TestReserveBesideTooMany restores more registrations of users than the limits allow: root has its reserve all the same.
+func TestReserveBesideTooMany(t *testing.T) {
+	table := New()
+	for i := range 30 {
+		if err := table.Set(numbered(1000+i, "7")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	table.SetLimits(Limits{Entries: 20, Reserve: 5})
+	if got := fillFor(t, table, 9000, "superuser"); got != 5 {
+		t.Errorf("root registers %d programs, want 5", got)
+	}
+	if got := fillFor(t, table, 8000, "8"); got != 0 {
+		t.Errorf("a user registers %d programs, want 0", got)
+	}
+}
