@@ -175,12 +175,24 @@ func restore(log *slog.Logger, table *registry.Table, state *warmstart.Store, ot
 	}
 }
 
-// keepSaving writes the state again and again while it is behind the table.
+// After a removal the state is written anew so much later, and at most so often.
+const (
+	compactDelay = 100 * time.Millisecond
+	compactPause = time.Second
+)
+
+// keepSaving writes the state again and again while it is behind the table, and anew after removals.
 func keepSaving(ctx context.Context, table *registry.Table, state *warmstart.Store) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-state.Removed():
+			sleep(ctx, compactDelay)
+			if ctx.Err() == nil {
+				table.Compact()
+			}
+			sleep(ctx, compactPause)
 		case <-state.Trouble():
 		}
 		for state.Err() != nil && ctx.Err() == nil {

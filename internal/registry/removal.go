@@ -12,11 +12,11 @@ import (
 // removed all of them or none. It stands among the registrations of a journal, never in the table: its program is 0, which
 // no registration has.
 //
-//	program 0 │ version │ netids, each behind a newline │ "" │ "removed program" and the program in decimal
+//	program 0 │ version │ netids, each behind a space │ "" │ "removed program" and the program in decimal
 
 const (
 	removedBy  = "removed program "
-	beginNetid = "\n" // no netid has it: see Validate
+	beginNetid = " " // no netid has it: see Validate; rpcbind may print it
 )
 
 // removalRecord returns the record of the removal of entries of one program and version, encoded.

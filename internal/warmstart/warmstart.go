@@ -11,9 +11,9 @@
 // so it costs the same in a table of any size, and a writer that dies in the middle leaves all earlier elements
 // whole and at most a part of one that nobody was promised. So does a removal: it writes a word of zero over the program of
 // the element. If it is one of several at once, an element that names them is appended before, to remove all of them or
-// none. When as much is removed as is left, and when the daemon ends, the lists are written anew, each to a file beside,
-// which then takes the name: so rpcbind finds nothing but registrations unless the daemon was killed, and then some of
-// program 0, which nobody asks for.
+// none. When as much is removed as is left, soon after a removal ([Store.Removed]) and when the daemon ends, the lists are
+// written anew, each to a file beside, which then takes the name: so rpcbind finds nothing but registrations, unless the daemon
+// was killed within a second of a removal, and then some of program 0, which nobody asks for.
 //
 // rpcbind.xdr comes first and has everything. portmap.xdr may be one change behind after a crash; it is there for rpcbind,
 // and for us only where rpcbind.xdr is missing or damaged.
@@ -88,6 +88,7 @@ type Store struct {
 	owner    Account // of the directory; files are given to it, so that rpcbind can read them after us
 	volatile bool    // the directory doesn't outlive the boot
 	trouble  chan struct{}
+	removed  chan struct{}
 
 	mu       sync.Mutex
 	rpcbs    list
@@ -113,7 +114,7 @@ func Open(cfg Config) (*Store, error) {
 	if cfg.Account != nil {
 		cfg.Trusted = append(slices.Clone(cfg.Trusted), cfg.Account.UID)
 	}
-	s := &Store{cfg: cfg, trouble: make(chan struct{}, 1), rpcbs: list{name: rpcbFile}, mappings: list{name: pmapFile}}
+	s := &Store{cfg: cfg, trouble: make(chan struct{}, 1), removed: make(chan struct{}, 1), rpcbs: list{name: rpcbFile}, mappings: list{name: pmapFile}}
 	if err := s.openDir(); err != nil {
 		return nil, fmt.Errorf("state directory %s: %w", cfg.Dir, err)
 	}
@@ -160,6 +161,10 @@ func (s *Store) Remove(r registry.Removal) bool {
 		return false
 	}
 	s.stats.note(nil)
+	select {
+	case s.removed <- struct{}{}:
+	default:
+	}
 	return true
 }
 
@@ -242,6 +247,10 @@ func (s *Stats) note(err error) {
 // Trouble has a value whenever the files have fallen behind the table: then everything has to be given to
 // [Store.Rewrite] now and then, until [Store.Err] is nil.
 func (s *Store) Trouble() <-chan struct{} { return s.trouble }
+
+// Removed has a value when registrations were removed in their place since the last [Store.Rewrite]: rpcbind would list them as
+// some of program 0 until the lists are written anew.
+func (s *Store) Removed() <-chan struct{} { return s.removed }
 
 // Close closes the files. What could be written is in them already.
 func (s *Store) Close() error {
