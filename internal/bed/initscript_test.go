@@ -1,0 +1,93 @@
+package bed_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/gportmap/gportmap/internal/bed"
+)
+
+// initScript installs init/sysv/gportmap in the namespaces and returns a function that calls it, and one that sets OPTIONS.
+func initScript(t *testing.T) (service func(action string) seen, options func(string)) {
+	t.Helper()
+	script, err := filepath.Abs("../../init/sysv/gportmap")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat("/lib/lsb/init-functions"); err != nil {
+		t.Skipf("needs the functions of the LSB: apt-get install sysvinit-utils or lsb-base (%v)", err)
+	}
+	binary, err := bed.Gportmap.Path()
+	if err != nil {
+		t.Fatal(err)
+	}
+	installScript(t, script, "")
+	service = func(action string) seen {
+		t.Helper()
+		return shell(t, "env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin GORACE=$GORACE /etc/init.d/gportmap "+action)
+	}
+	options = func(text string) {
+		t.Helper()
+		if err := os.WriteFile("/etc/default/gportmap", []byte("DAEMON="+binary+"\nOPTIONS=\""+text+"\"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return service, options
+}
+
+// TestInitScriptAfterAChangeOfOptions changes OPTIONS while the daemon runs: stop and status are about the one that runs.
+func TestInitScriptAfterAChangeOfOptions(t *testing.T) {
+	for _, change := range []struct{ name, from, to string }{
+		{"an instance of its own", "-w", "--state-dir /run/own --port 1111"},
+		{"back to the system's", "--state-dir /run/own", "-w"},
+		{"to another directory", "--state-dir /run/own", "--state-dir /run/other"},
+		{"a flag that isn't one", "-w", "--nosuchflag"},
+		{"a value that isn't one", "-w", "--port none"},
+	} {
+		t.Run(change.name, func(t *testing.T) {
+			bed.InNamespace(t, bed.Options{}, func(t *testing.T, _ *bed.NS) {
+				service, options := initScript(t)
+				served := func() bool { return shell(t, "ss -Hlnt 'sport = :111'").stdout != "" }
+				for _, byHand := range []bool{false, true} {
+					options(change.from)
+					if byHand && !strings.Contains(change.from, "state-dir") {
+						shell(t, "gportmap "+change.from).want(t, 0)
+					} else {
+						service("start").want(t, 0)
+					}
+					options(change.to)
+					service("status").want(t, 0, "running (pid ")
+					service("reload").want(t, 0)
+					service("stop").want(t, 0)
+					if served() {
+						t.Fatal("port 111 is served still")
+					}
+					service("status").want(t, 3, "stopped")
+				}
+			})
+		})
+	}
+}
+
+// TestInitScriptKeepsWhatRuns: a restart with options or a file that a start refuses stops nothing.
+func TestInitScriptKeepsWhatRuns(t *testing.T) {
+	bed.InNamespace(t, bed.Options{}, func(t *testing.T, _ *bed.NS) {
+		service, options := initScript(t)
+		service("start").want(t, 0)
+		seedRegistrations(t)
+		pid := runningPID(t)
+		for _, bad := range []string{"--nosuchflag", "--user nosuchuser", "--config /run/bad.toml"} {
+			shell(t, "echo exposre=1 >/run/bad.toml").want(t, 0)
+			options(bad)
+			for _, action := range []string{"restart", "force-reload", "condrestart"} {
+				service(action).want(t, 6)
+				if now := runningPID(t); now != pid {
+					t.Fatalf("%s with %s: pid %d, was %d", action, bad, now, pid)
+				}
+			}
+		}
+		seedIntact(t)
+	})
+}
