@@ -91,3 +91,63 @@ func TestInitScriptKeepsWhatRuns(t *testing.T) {
 		seedIntact(t)
 	})
 }
+
+// TestServiceRpcbind: where gportmap is installed in the place of rpcbind, entry points and scripts that call `service rpcbind`
+// start, ask, restart and stop it, by the link to its script or by the script that Debian's rpcbind leaves when it is removed.
+func TestServiceRpcbind(t *testing.T) {
+	for _, left := range []bool{false, true} {
+		name := map[bool]string{true: "rpcbind's script", false: "the link"}[left]
+		t.Run(name, func(t *testing.T) {
+			if _, err := os.Stat("/etc/init.d/rpcbind"); err != nil && left {
+				t.Skipf("needs the script of Debian's rpcbind: apt-get install rpcbind (%v)", err)
+			}
+			bed.InNamespace(t, bed.Options{}, func(t *testing.T, _ *bed.NS) {
+				script, _ := os.ReadFile("/etc/init.d/rpcbind")
+				service, _ := initScript(t)
+				binary, err := bed.Gportmap.Path()
+				if err != nil {
+					t.Fatal(err)
+				}
+				// As the package has it.
+				shell(t, "mkdir /run/u /run/w && mount -t overlay overlay -o lowerdir=/usr/sbin,upperdir=/run/u,workdir=/run/w /usr/sbin && "+
+					"cp "+binary+" /usr/sbin/gportmap && ln -sf gportmap /usr/sbin/rpcbind && mkdir -p /run/sendsigs.omit.d").want(t, 0)
+				if err := os.WriteFile("/etc/default/gportmap", nil, 0o644); err != nil {
+					t.Fatal(err)
+				}
+				if left {
+					if err := os.WriteFile("/etc/init.d/rpcbind", script, 0o755); err != nil {
+						t.Fatal(err)
+					}
+				} else if err := os.Symlink("gportmap", "/etc/init.d/rpcbind"); err != nil {
+					t.Fatal(err)
+				}
+				rpcbind := func(action string) seen {
+					t.Helper()
+					return shell(t, "env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin GORACE=$GORACE /etc/init.d/rpcbind "+action)
+				}
+				rpcbind("status").want(t, 3)
+				// The directory that gportmap makes must be one that rpcbind's script takes.
+				shell(t, "rmdir /run/rpcbind").want(t, 0)
+				service("start").want(t, 0)
+				service("stop").want(t, 0)
+				rpcbind("start").want(t, 0)
+				rpcbind("status").want(t, 0)
+				service("status").want(t, 0, "running (pid ")
+				seedRegistrations(t)
+				rpcbind("restart").want(t, 0)
+				rpcbind("status").want(t, 0)
+				seedIntact(t)
+				service("restart").want(t, 0)
+				rpcbind("status").want(t, 0)
+				seedIntact(t)
+				rpcbind("stop").want(t, 0)
+				service("status").want(t, 3, "stopped")
+				rpcbind("status").want(t, 3)
+				rpcbind("start").want(t, 0)
+				seedIntact(t)
+				service("stop").want(t, 0)
+				rpcbind("status").want(t, 3)
+			})
+		})
+	}
+}

@@ -90,7 +90,8 @@ func giveAway(dir *os.Root, to Account) error {
 		return err
 	}
 	defer f.Close()
-	return f.Chown(int(to.UID), int(to.GID))
+	// The directory keeps its group, root's: Debian's init script of rpcbind starts nothing where it is another.
+	return f.Chown(int(to.UID), -1)
 }
 
 // trusts tells whether who owns a file may be believed. What root owns may be, whoever we are.
