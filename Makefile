@@ -53,6 +53,7 @@ bed: package
 	@CGO_ENABLED=0 $(GO) build -o bin/bed/ ./internal/bed/callers ./internal/bed/neighbour ./cmd/gportmap
 	@cp bin/package/gportmap_*_amd64.deb bin/bed/gportmap.deb
 	@cp init/package/replace-rpcbind bin/bed/
+	@cp init/package/rpm/post bin/bed/rpm-post
 
 fuzz: ## each fuzz target with FUZZTIME (50000x) inputs
 	@set -e; for pkg in $$($(GO) list ./...); do \

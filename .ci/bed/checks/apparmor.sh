@@ -14,6 +14,11 @@ check "reloaded" systemctl reload gportmap.service
 check "by a signal that came" within 10 logged gportmap.service 'SIGHUP: reloaded'
 check "answers as ever" rpcinfo -T udp 127.0.0.1 100000 2
 check "root's commands aren't confined: gportmap status" gportmap status
+systemctl stop gportmap.service gportmap.socket
+echo junk >>/run/rpcbind/rpcbind.xdr
+check "started on a damaged state file" systemctl start gportmap.service
+check "which is kept beside" test -s /run/rpcbind/rpcbind.xdr.damaged
+rm -f /run/rpcbind/*.damaged
 check "stopped" systemctl stop gportmap.service gportmap.socket
 denied | grep -v '"/etc/shadow"' >/tmp/denied
 check "nothing else refused" not test -s /tmp/denied
