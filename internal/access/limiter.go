@@ -18,21 +18,32 @@ const (
 	limitBits6 = 56
 )
 
-// limiterRow is the number of meters in each of a Limiter's two rows, a power of two.
+// limiterRow is the number of meters in each row of a meterTable, a power of two.
 const limiterRow = 8192
+
+// hostsPerNetwork is the number of addresses in a /24, and of /64 networks in a /56. Each of them has that part of its
+// network's rate to itself when the network is over its limit.
+const hostsPerNetwork = 256
 
 const second = 1_000_000_000 // ns
 
-// A Limiter bounds how many datagrams of each source network are answered. It takes 128 KiB however many networks send,
-// and no lock: a network has one meter in each of two rows, which it shares with others by chance alone, and is over the
-// limit when both are. Nobody can choose addresses that share another's meters, because which they are is random. Floods
-// from all the networks there are don't fill it: that takes some 80 million datagrams a second.
+// A Limiter bounds how many datagrams of each source network are answered. It takes 256 KiB however many networks send,
+// and no lock.
+//
+// A network that sends more than its rate, or in whose name somebody else does, isn't silenced as a whole: each of its
+// addresses (/64 of IPv6) is still answered 1/256 of the rate. So one host that floods takes nothing from its neighbours
+// but speed, and whoever forges every address of a network gets at most twice the rate of answers sent there.
 type Limiter struct {
-	now      func() int64 // ns, of a clock that never goes back
-	keys     [2]uint64
-	interval atomic.Int64 // ns for each answer; 0 for no limit
-	meters   [2][limiterRow]meter
+	now             func() int64 // ns, of a clock that never goes back
+	keys            [2]uint64
+	interval        atomic.Int64 // ns for each answer; 0 for no limit
+	networks, hosts meterTable
 }
+
+// A meterTable has two meters for each source, one in each row, which it shares with others by chance alone. A source is
+// over its limit when both are full. Nobody can choose addresses that share another's meters, because which they are is
+// random. It takes some 80 million datagrams a second from all the networks there are to fill it.
+type meterTable [2][limiterRow]meter
 
 // A meter is a bucket that drips: the time in ns when it will be empty.
 type meter struct{ empty atomic.Int64 }
@@ -61,9 +72,16 @@ func (l *Limiter) take(from netip.Addr) bool {
 		return true
 	}
 	now := l.now()
-	hash := l.hash(networkOf(from))
-	a, b := &l.meters[0][hash%limiterRow], &l.meters[1][hash>>32%limiterRow]
-	if a.full(now) && b.full(now) {
+	network, host := networkOf(from)
+	return l.networks.take(l.hash(network), now, interval) ||
+		l.hosts.take(l.hash(network<<8|host), now, interval*hostsPerNetwork)
+}
+
+// take adds a datagram to the meters of a source. Both get it, so that the one that is less full counts all that the
+// source was answered, and more only for what others added: the source gets its rate, never more.
+func (t *meterTable) take(hash uint64, now, interval int64) bool {
+	a, b := &t[0][hash%limiterRow], &t[1][hash>>32%limiterRow]
+	if !a.room(now, interval) && !b.room(now, interval) {
 		return false
 	}
 	a.add(now, interval)
@@ -71,33 +89,36 @@ func (l *Limiter) take(from netip.Addr) bool {
 	return true
 }
 
-// full tells whether a second's worth of answers is in the meter.
-func (m *meter) full(now int64) bool { return m.empty.Load()-now >= second }
+// room tells whether one more answer fits. A meter holds a second's worth, or one answer where that takes longer.
+func (m *meter) room(now, interval int64) bool {
+	return max(m.empty.Load(), now)+interval <= now+max(second, interval)
+}
 
 func (m *meter) add(now, interval int64) {
 	for {
 		empty := m.empty.Load()
 		// Not beyond full, or an innocent that shares this meter would wait for long.
-		next := min(max(empty, now)+interval, now+second)
+		next := min(max(empty, now)+interval, now+max(second, interval))
 		if next <= empty || m.empty.CompareAndSwap(empty, next) {
 			return
 		}
 	}
 }
 
-// networkOf returns a number for the network that an address is limited with.
-func networkOf(a netip.Addr) uint64 {
+// networkOf returns a number for the network that an address is limited with, and one for its host there, below
+// hostsPerNetwork.
+func networkOf(a netip.Addr) (network, host uint64) {
 	a = a.Unmap()
 	if a.Is4() {
 		b := a.As4()
-		return uint64(b[0])<<16 | uint64(b[1])<<8 | uint64(b[2])
+		return uint64(b[0])<<16 | uint64(b[1])<<8 | uint64(b[2]), uint64(b[3])
 	}
 	b := a.As16()
-	n := uint64(1) // apart from IPv4's
+	network = 1 // apart from IPv4's
 	for _, octet := range b[:limitBits6/8] {
-		n = n<<8 | uint64(octet)
+		network = network<<8 | uint64(octet)
 	}
-	return n
+	return network, uint64(b[limitBits6/8])
 }
 
 // hash mixes a number with the secret keys, as wyhash does.

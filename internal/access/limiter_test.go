@@ -33,37 +33,42 @@ func taken(l *Limiter, from netip.Addr, calls int) (answered int) {
 
 func TestLimiterCountsByNetwork(t *testing.T) {
 	var clock hand
-	l := NewLimiter(100, clock.now)
-	if got := taken(l, netip.MustParseAddr("192.0.2.1"), 1000); got != 100 {
-		t.Errorf("%d of 1000 at once are answered, want 100", got)
+	const rate, each = 10 * hostsPerNetwork, 10
+	l := NewLimiter(rate, clock.now)
+	if got := taken(l, netip.MustParseAddr("192.0.2.1"), 10_000); got != rate+each {
+		t.Errorf("%d of 10000 at once are answered, want %d", got, rate+each)
 	}
-	for addr, want := range map[string]bool{
-		"192.0.2.1": false, "192.0.2.254": false, "::ffff:192.0.2.3": false, // the same /24
-		"192.0.3.1": true, "2001:db8::1": true, "::c000:201": true,
+	for addr, want := range map[string]int{
+		"192.0.2.1": 0, "192.0.2.254": each, "::ffff:192.0.2.3": each, "::ffff:192.0.2.1": 0, // the same /24
+		"192.0.3.1": 100, "2001:db8::1": 100, "::c000:201": 100,
 	} {
-		if got := l.take(netip.MustParseAddr(addr)); got != want {
-			t.Errorf("%s: answered %v, want %v", addr, got, want)
+		if got := taken(l, netip.MustParseAddr(addr), 100); got != want {
+			t.Errorf("%s: %d of 100 answered, want %d", addr, got, want)
 		}
 	}
 	clock.ns.Add(second / 2)
-	if got := taken(l, netip.MustParseAddr("192.0.2.1"), 1000); got != 50 {
-		t.Errorf("half a second later %d are answered, want 50", got)
+	if got := taken(l, netip.MustParseAddr("192.0.2.1"), 10_000); got != (rate+each)/2 {
+		t.Errorf("half a second later %d are answered, want %d", got, (rate+each)/2)
 	}
 	clock.ns.Add(10 * second)
-	if got := taken(l, netip.MustParseAddr("192.0.2.1"), 1000); got != 100 {
-		t.Errorf("ten quiet seconds later %d are answered, want 100", got)
+	if got := taken(l, netip.MustParseAddr("192.0.2.1"), 10_000); got != rate+each {
+		t.Errorf("ten quiet seconds later %d are answered, want %d", got, rate+each)
 	}
 }
 
 func TestLimiterOfIPv6Networks(t *testing.T) {
 	var clock hand
 	l := NewLimiter(10, clock.now)
-	taken(l, netip.MustParseAddr("2001:db8:1:200::1"), 10)
-	for addr, want := range map[string]bool{
-		"2001:db8:1:2ff:ffff::1": false, "2001:db8:1:300::1": true, "2001:db8:1:100::1": true,
+	taken(l, netip.MustParseAddr("2001:db8:1:200::1"), 100)
+	for _, c := range []struct {
+		addr string
+		want int // of 5
+	}{
+		{"2001:db8:1:200::2", 0}, {"2001:db8:1:2ff:ffff::1", 1}, {"2001:db8:1:2ff::1", 0}, // the same /56
+		{"2001:db8:1:300::1", 5}, {"2001:db8:1:100::1", 5},
 	} {
-		if got := l.take(netip.MustParseAddr(addr)); got != want {
-			t.Errorf("%s: answered %v, want %v", addr, got, want)
+		if got := taken(l, netip.MustParseAddr(c.addr), 5); got != c.want {
+			t.Errorf("%s: %d of 5 answered, want %d", c.addr, got, c.want)
 		}
 	}
 }
@@ -76,7 +81,7 @@ func TestLimiterRate(t *testing.T) {
 		t.Errorf("without a limit %d are answered", got)
 	}
 	l.SetRate(7)
-	if got := taken(l, from, 100); got < 7 || got > 8 { // 7 doesn't divide a second
+	if got := taken(l, from, 100); got < 8 || got > 9 { // with the host's own one; 7 doesn't divide a second
 		t.Errorf("with 7 a second %d are answered at once", got)
 	}
 	l.SetRate(-1)
@@ -131,8 +136,8 @@ func TestLimiterTogether(t *testing.T) {
 		all.Go(func() { answered.Add(int64(taken(l, netip.MustParseAddr("192.0.2.1"), 5000))) })
 	}
 	all.Wait()
-	// Those that looked at the same time may have passed together.
-	if got := answered.Load(); got < 1000 || got > 1010 {
+	// Those that looked at the same time may have passed together. Three more are the host's own.
+	if got := answered.Load(); got < 1003 || got > 1013 {
 		t.Errorf("%d of 20000 are answered, want 1000", got)
 	}
 }
@@ -153,7 +158,7 @@ func TestMayAnswer(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		from portmap.Caller
-		want bool // for the second datagram
+		want bool // for the third datagram
 	}{
 		{"neighbour", caller(portmap.UDP, "192.0.2.9:900", "10.0.0.5:111", false), false},
 		{"another of its network", caller(portmap.UDP, "192.0.2.10:900", "10.0.0.5:111", false), false},
@@ -161,11 +166,12 @@ func TestMayAnswer(t *testing.T) {
 		{"our own address", caller(portmap.UDP, "10.0.0.5:900", "10.0.0.5:111", false), true},
 	} {
 		p.MayAnswer(c.from)
+		p.MayAnswer(c.from)
 		if got := p.MayAnswer(c.from); got != c.want {
 			t.Errorf("%s: answered %v, want %v", c.name, got, c.want)
 		}
 	}
-	if n := p.Limited(); n != 3 { // the neighbour's second and both of the other
+	if n := p.Limited(); n != 3 { // the neighbour's third, and two of the other
 		t.Errorf("%d datagrams counted", n)
 	}
 	if p := new(Policy); !p.MayAnswer(caller(portmap.UDP, "192.0.2.9:900", "10.0.0.5:111", false)) {

@@ -91,9 +91,9 @@ func ownerOf(uid uint32) string {
 	return strconv.FormatUint(uint64(uid), 10)
 }
 
-// MayAnswer tells whether a datagram is answered. Those of this host always are.
+// MayAnswer tells whether a datagram is answered. Those of this host always are, and don't count for its network.
 func (p *Policy) MayAnswer(from portmap.Caller) bool {
-	if p.Limit == nil || from.Loopback || p.Limit.take(from.Remote.Addr()) || p.ours(from) {
+	if p.Limit == nil || from.Loopback || p.ours(from) || p.Limit.take(from.Remote.Addr()) {
 		return true
 	}
 	p.limited.Add(1)
