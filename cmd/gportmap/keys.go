@@ -52,6 +52,10 @@ func keys() []key {
 			o.Rules.Exposure, err = access.ParseExposure(v[0])
 			return err
 		}},
+		{"udp-lists", "", config.Text, true, func(o *options, v []string) (err error) {
+			o.Rules.UDPLists, err = access.ParseUDPLists(v[0])
+			return err
+		}},
 		{"allow", "", config.List, true, listKey(access.ParseRule, func(o *options) *[]access.Rule { return &o.Rules.Allow })},
 		{"deny", "", config.List, true, listKey(access.ParseRule, func(o *options) *[]access.Rule { return &o.Rules.Deny })},
 		{"root-only", "", config.List, true, listKey(access.ParseProgram, func(o *options) *[]uint32 { return &o.Rules.RootOnly })},

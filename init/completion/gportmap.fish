@@ -17,6 +17,7 @@ complete -c gportmap -n "$daemon" -s v -l version -d 'print the version'
 complete -c gportmap -n "$daemon" -s w -l warm-start -d accepted
 complete -c gportmap -n "$daemon" -l config -r -F -d 'configuration file'
 complete -c gportmap -n "$daemon" -l exposure -x -a 'world lan local' -d 'whom to answer'
+complete -c gportmap -n "$daemon" -l udp-lists -x -a 'connected local all' -d 'who gets lists over UDP'
 complete -c gportmap -n "$daemon" -l allow -x -d 'let in'
 complete -c gportmap -n "$daemon" -l deny -x -d 'keep out'
 complete -c gportmap -n "$daemon" -l root-only -x -d 'only root may register it'

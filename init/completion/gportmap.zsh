@@ -17,6 +17,7 @@ flags=(
   '(-w --warm-start)'{-w,--warm-start}'[accepted]'
   '--config[configuration file]:file:_files'
   '--exposure[whom to answer]:whom:(world lan local)'
+  '--udp-lists[who gets lists over UDP]:whom:(connected local all)'
   '*--allow[let in]:rule:'
   '*--deny[keep out]:rule:'
   '*--root-only[only root may register it]:program:'

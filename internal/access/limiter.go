@@ -38,7 +38,12 @@ type Limiter struct {
 	keys            [2]uint64
 	interval        atomic.Int64 // ns for each answer; 0 for no limit
 	networks, hosts meterTable
+	lists           meter
 }
+
+// listRate is the number of datagrams a second that may be larger than their calls and go to neighbours, to all of them
+// together: more than people and their tools ask, and too few to hurt whoever is sent them.
+const listRate = 1000
 
 // A meterTable has two meters for each source, one in each row, which it shares with others by chance alone. A source is
 // over its limit when both are full. Nobody can choose addresses that share another's meters, because which they are is
@@ -75,6 +80,16 @@ func (l *Limiter) take(from netip.Addr) bool {
 	network, host := networkOf(from)
 	return l.networks.take(l.hash(network), now, interval) ||
 		l.hosts.take(l.hash(network<<8|host), now, interval*hostsPerNetwork)
+}
+
+// takeList tells whether one more large datagram may go to a neighbour.
+func (l *Limiter) takeList() bool {
+	now := l.now()
+	if !l.lists.room(now, second/listRate) {
+		return false
+	}
+	l.lists.add(now, second/listRate)
+	return true
 }
 
 // take adds a datagram to the meters of a source. Both get it, so that the one that is less full counts all that the

@@ -103,10 +103,39 @@ func (p *Policy) MayAnswer(from portmap.Caller) bool {
 // Limited returns how many datagrams MayAnswer refused.
 func (p *Policy) Limited() uint64 { return p.limited.Load() }
 
-// MayAmplify tells whether a datagram's answer may be larger than the call: only if it goes to this host itself, or to a
-// network that a rule allows such calls.
+// MayAmplify tells whether a datagram's answer may be larger than the call: only if it goes to this host itself, to a
+// network that a rule allows such calls, or to whom [UDPLists] names.
 func (p *Policy) MayAmplify(from portmap.Caller, class portmap.Class) bool {
-	return p.ours(from) || p.listed(from, class)
+	if p.ours(from) || p.listed(from, class) {
+		return true
+	}
+	lists := ConnectedLists
+	if r := p.rules.Load(); r != nil {
+		lists = r.UDPLists
+	}
+	return lists == AllLists || lists == ConnectedLists && p.neighbour(from) && (p.Limit == nil || p.Limit.takeList())
+}
+
+// The hop limits that hosts begin with: Linux, macOS and the BSDs; Windows; Solaris.
+const (
+	hops64  = 64
+	hops128 = 128
+	hops255 = 255
+)
+
+// neighbour tells whether a datagram came from a host of the own network: its source is a private, unique-local or link-local
+// address of a network of the interface that it arrived on, and no router has passed it on. Who forges that from beyond a
+// router needs one that lets the network's own addresses in from outside, and has to know how many routers there are;
+// [Limiter.takeList] bounds what that is worth.
+func (p *Policy) neighbour(from portmap.Caller) bool {
+	switch from.Hops {
+	case hops64, hops128, hops255:
+	default:
+		return false
+	}
+	source := from.Remote.Addr().Unmap()
+	return !from.Multicast && from.Ifindex != 0 && (source.IsPrivate() || source.IsLinkLocalUnicast()) &&
+		p.Connected != nil && p.Connected(source, from.Ifindex)
 }
 
 // ours tells whether what is sent to the caller goes to this host itself. A neighbour can forge our own address as well, but

@@ -36,6 +36,30 @@ func ParseExposure(s string) (Exposure, error) {
 	return 0, fmt.Errorf("%q is none of %q", s, exposures)
 }
 
+// UDPLists is who gets lists over UDP that are larger than their calls, beside this host and the networks that allow names.
+type UDPLists uint8
+
+// Who gets lists over UDP.
+const (
+	ConnectedLists UDPLists = iota // hosts of the networks that this host is connected to, if these are private
+	LocalLists                     // nobody else
+	AllLists                       // everybody, as rpcbind does
+)
+
+// udpLists are their names.
+var udpLists = []string{"connected", "local", "all"}
+
+// String returns the name.
+func (u UDPLists) String() string { return udpLists[u] }
+
+// ParseUDPLists reads the name of who gets lists over UDP.
+func ParseUDPLists(s string) (UDPLists, error) {
+	if i := slices.Index(udpLists, s); i >= 0 {
+		return UDPLists(i), nil
+	}
+	return 0, fmt.Errorf("%q is none of %q", s, udpLists)
+}
+
 // classes are the names of the classes of procedures, by [portmap.Class].
 var classes = []string{"lookup", "list", "register", "remote-call"}
 
@@ -150,6 +174,8 @@ func ParseRemoteTarget(s string) (t RemoteTarget, err error) {
 type Rules struct {
 	// Exposure is to whom we answer if no rule speaks of a call.
 	Exposure Exposure
+	// UDPLists is who gets lists over UDP.
+	UDPLists UDPLists
 	// Allow and Deny are searched in this order.
 	Allow, Deny []Rule
 	// RootOnly are programs that only root may register.

@@ -13,8 +13,8 @@ import (
 // headers are the octets of an IPv4 and a UDP header, with which a datagram counts on the wire.
 const headers = 20 + 8
 
-// answered is what a call of some size from another host over UDP is answered, in octets.
-type answered struct{ Call, Reply int }
+// answered is what a call of some size from beyond a router over UDP is answered, in octets, and from the own network.
+type answered struct{ Call, Reply, Near int }
 
 // factor is the amplification on the wire.
 func (a answered) factor() float64 {
@@ -50,8 +50,8 @@ func amplifiers() []struct {
 	}
 }
 
-// TestAmplification measures how many times larger than a stranger's call over UDP the answer is, of a host that serves NFS;
-// docs/amplification.md has the table that it logs.
+// TestAmplification measures how many times larger than a stranger's call over UDP, from beyond a router, the answer is, of a
+// host that serves NFS; docs/amplification.md has the table that it logs.
 func TestAmplification(t *testing.T) {
 	var tables [2]map[string]answered
 	for i, subject := range []bed.Subject{bed.Rpcbind, bed.Gportmap} {
@@ -62,6 +62,7 @@ func TestAmplification(t *testing.T) {
 			tables[i] = bed.Collect(t, bed.Options{Remote: true}, func(t *testing.T, ns *bed.NS) map[string]answered {
 				ns.Start(t, subject, "-r")
 				serveNFS(t, ns)
+				beyondARouter(t)
 				remote := ns.Dial(t, bed.UDP, bed.From{Remote: true})
 				for i := range uint32(230) {
 					if _, err := remote.Call(withXID(getPort(0x40000000+i, 1, rpcbind.ProtUDP), i)); err != nil {
@@ -74,7 +75,8 @@ func TestAmplification(t *testing.T) {
 					if err != nil && !errors.Is(err, bed.ErrSilence) {
 						t.Fatal(err)
 					}
-					found[a.Name] = answered{len(a.Call), len(reply)}
+					far := askFrom(t, "far", farIPv4, bed.Addr(bed.HostIPv4), a.Call)
+					found[a.Name] = answered{len(a.Call), len(far), len(reply)}
 				}
 				return found
 			})
@@ -86,7 +88,7 @@ func TestAmplification(t *testing.T) {
 	var table strings.Builder
 	for _, a := range amplifiers() {
 		r, g := tables[0][a.Name], tables[1][a.Name]
-		fmt.Fprintf(&table, "\n| %s | %d | %d | ×%.1f | %d | ×%.1f |", a.Name, len(a.Call), r.Reply, r.factor(), g.Reply, g.factor())
+		fmt.Fprintf(&table, "\n| %s | %d | %d | ×%.1f | %d | ×%.1f | %d |", a.Name, len(a.Call), r.Reply, r.factor(), g.Reply, g.factor(), g.Near)
 		more := 0
 		if strings.Contains(a.Name, "GETADDR") {
 			more = 16
@@ -94,8 +96,11 @@ func TestAmplification(t *testing.T) {
 		if g.Reply > len(a.Call)+more {
 			t.Errorf("%s: %d octets are answered with %d", a.Name, len(a.Call), g.Reply)
 		}
+		if !strings.Contains(a.Name, "GETSTAT") && g.Near != r.Near {
+			t.Errorf("%s: the own network is answered with %d octets, by rpcbind with %d", a.Name, g.Near, r.Near)
+		}
 	}
-	t.Logf("octets of a call, of rpcbind's reply, the factor on the wire, and the same of gportmap's:%s", table.String())
+	t.Logf("octets of a call, of rpcbind's reply, the factor on the wire, and the same of gportmap's, and its reply to the own network:%s", table.String())
 }
 
 // serveNFS registers what a host with the kernel's NFS server, mountd, statd and rquotad has: 34 programs, versions and netids.

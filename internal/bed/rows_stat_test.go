@@ -10,20 +10,35 @@ import (
 	"github.com/gportmap/gportmap/pkg/xdr"
 )
 
-// row11 asks from the remote host over UDP for what is larger than the question.
+// row11 asks from the remote host over UDP for what is larger than the question: by public addresses, and by the private
+// ones of the own network.
 func row11(t *testing.T) {
 	// As long as a universal address can be.
 	const longest = "fd09:1111:2222:3333:4444:5555:6666:7777.255.255"
-	s := &script{opts: bed.Options{Remote: true}}
+	s := &script{opts: bed.Options{Remote: true}, prepare: func(t *testing.T, ns *bed.NS) {
+		command(t, "sh", "-ec", `ip addr add 198.51.100.1/24 dev veth0; ip -6 addr add 2001:db8::1/64 dev veth0 nodad
+			ip -n peer addr add 198.51.100.2/24 dev veth1; ip -n peer -6 addr add 2001:db8::2/64 dev veth1 nodad`)
+	}}
 	const program = 0x30110001
 	for _, e := range []struct{ netid, addr string }{{"udp", "0.0.0.0.8.1"}, {"udp6", longest}, {"tcp6", longest}} {
 		s.add("SET "+e.netid, bed.Unix, root, setAddr(4, program, 1, e.netid, e.addr))
 	}
 	remote := bed.From{Remote: true}
+	public := map[bed.Transport]bed.From{
+		bed.UDP:  {Remote: true, Addr: bed.Addr("198.51.100.2"), To: addrPort("198.51.100.1")},
+		bed.UDP6: {Remote: true, Addr: bed.Addr("2001:db8::2"), To: addrPort("2001:db8::1")},
+	}
 	for _, call := range [][]byte{dump(2), dump(3), dump(4), message(4, rpcbind.ProcGetStat, nil), getAddrList(program, 1)} {
 		for _, tr := range []bed.Transport{bed.UDP, bed.UDP6} {
-			st := s.add("a large answer", tr, remote, call)
-			st.differs(11, st.denies(oncrpc.AuthTooWeak))
+			st := s.add("a large answer", tr, public[tr], call)
+			refused := st.denies(oncrpc.AuthTooWeak)
+			if isGetAddrList(call) {
+				refused = outcome{Reply: oncrpc.AppendProgMismatch(nil, st.xid, 2, 3)}
+			}
+			st.differs(11, refused)
+			if !isGetStat(call) && (tr == bed.UDP || !isGetAddrList(call)) { // row 9 has the latter over IPv6
+				s.add("the same for a neighbour", tr, remote, call)
+			}
 		}
 		if !isGetStat(call) {
 			s.add("the same for a local caller", bed.UDP, root, call)
@@ -40,9 +55,13 @@ func row11(t *testing.T) {
 	s.compare(t)
 }
 
-func isGetStat(call []byte) bool {
+func isGetStat(call []byte) bool { return isVersion4(call, rpcbind.ProcGetStat) }
+
+func isGetAddrList(call []byte) bool { return isVersion4(call, rpcbind.ProcGetAddrList) }
+
+func isVersion4(call []byte, procedure uint32) bool {
 	c, err := oncrpc.ParseCall(call)
-	return err == nil && c.Version == 4 && c.Procedure == rpcbind.ProcGetStat
+	return err == nil && c.Version == 4 && c.Procedure == procedure
 }
 
 // row24 has remote calls counted that were not indirect, and some that were.

@@ -221,7 +221,8 @@ func (e *explainer) remoteNotes() {
 // sizeNotes tells if a datagram with the answer would be too large for the caller, by asking as one by TCP.
 func (e *explainer) sizeNotes(d access.Decision, class portmap.Class, call []byte) {
 	if e.from.Transport.Datagram() && d.Permitted && !e.door.policy.MayAmplify(e.from, class) && class == portmap.List {
-		e.note("no datagram to this caller is larger than its call, here %d octets, because no rule of allow lists its network; TCP serves it", len(call))
+		e.note("no datagram to this caller is larger than its call, here %d octets: udp-lists = %q, and no rule of allow lists its network; TCP serves it",
+			len(call), e.config.Rules.UDPLists)
 	}
 }
 

@@ -12,8 +12,11 @@ import (
 	"github.com/gportmap/gportmap/pkg/rpcbind"
 )
 
-// explainedPort is the caller's port, one that any user may have.
-const explainedPort = 40000
+// explainedPort is the caller's port, one that any user may have, and explainedHops what no router took from.
+const (
+	explainedPort = 40000
+	explainedHops = 64
+)
 
 // caller describes the one who asks, as the kernel would.
 func (e *explainer) caller() (portmap.Caller, error) {
@@ -44,7 +47,7 @@ func (e *explainer) caller() (portmap.Caller, error) {
 	if !ok {
 		return portmap.Caller{}, fmt.Errorf("caller %q: %s is none of udp, tcp, udp6 and tcp6", text, netid)
 	}
-	from := portmap.Caller{Transport: transport, Remote: netip.AddrPortFrom(a.WithZone(""), explainedPort)}
+	from := portmap.Caller{Transport: transport, Remote: netip.AddrPortFrom(a.WithZone(""), explainedPort), Hops: explainedHops}
 	on, to, err := e.arrival(a)
 	if err != nil {
 		return portmap.Caller{}, err

@@ -55,6 +55,8 @@ type Caller struct {
 	Loopback bool
 	// Multicast tells that the call was sent to a broadcast or multicast address.
 	Multicast bool
+	// Hops is the time to live or hop limit that a datagram had left when it arrived, 0 if unknown.
+	Hops uint8
 	// UID is the uid at the other end, if HasUID is true: of the process on the local socket, of the socket of a TCP
 	// connection over loopback. Nobody can tell who sent a datagram.
 	UID    uint32

@@ -43,7 +43,7 @@ type Policy interface {
 	// Grants returns nil if an owner may have a registration, as far as that isn't the table's business, else the reason.
 	Grants(owner string, b rpcbind.RPCB) error
 	// MayAmplify tells whether a datagram's answer may be larger than the call. It should be true only for callers
-	// whose source address can't be forged.
+	// whose source address can't be forged from afar. It is asked at most once for each call.
 	MayAmplify(from Caller, class Class) bool
 	// MayForward tells whether a procedure may be called for others, beside those that never are.
 	MayForward(prog, proc uint32) bool

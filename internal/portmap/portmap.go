@@ -134,6 +134,7 @@ type request struct {
 	oncrpc.Call
 	from Caller
 	size int // of the call in octets
+	most int // that the reply may have, once room was asked; 0 before
 
 	around bool   // a long list is left out of the reply
 	at     int    // where it belongs

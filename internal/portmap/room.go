@@ -29,9 +29,17 @@ func (p *Portmapper) fit(dst []byte, start int, r *request) []byte {
 	return dst
 }
 
-// room returns how many octets the reply may have. It is the one place where that is decided; what a procedure
-// makes beyond it is thrown away.
+// room returns how many octets the reply may have. What a procedure makes beyond it is thrown away. The policy is asked
+// once for each call, because it counts.
 func (p *Portmapper) room(r *request) int {
+	if r.most == 0 {
+		r.most = p.decideRoom(r)
+	}
+	return r.most
+}
+
+// decideRoom is the one place where room is decided.
+func (p *Portmapper) decideRoom(r *request) int {
 	if !r.from.Transport.Datagram() {
 		return math.MaxInt
 	}
@@ -47,12 +55,17 @@ func (p *Portmapper) room(r *request) int {
 
 // appendTooLarge answers a call whose result doesn't fit. Who may not have a large datagram can ask over TCP. CALLIT and
 // BCAST are answered only with a result.
+//
+// GETADDRLIST is how the clients of Solaris and of the BSDs begin a lookup, over UDP also for a service on TCP. They go on
+// with GETADDR of version 3 after PROG_MISMATCH and PROG_UNAVAIL alone, and give up after any other error.
 func (p *Portmapper) appendTooLarge(dst []byte, r *request) []byte {
 	switch {
 	case r.Procedure == rpcbind.ProcCallIt:
 		return dst
 	case p.room(r) == MaxDatagram:
 		return oncrpc.AppendAccepted(dst, r.XID, oncrpc.SystemErr)
+	case r.Procedure == rpcbind.ProcGetAddrList:
+		return oncrpc.AppendProgMismatch(dst, r.XID, rpcbind.PMAPVers, rpcbind.RPCBVers3)
 	}
 	return oncrpc.AppendAuthError(dst, r.XID, oncrpc.AuthTooWeak)
 }

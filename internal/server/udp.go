@@ -164,6 +164,7 @@ func (l *packetLoop) caller(d *sys.Datagram) portmap.Caller {
 		Ifindex:   d.Ifindex,
 		Loopback:  d.Ifindex != 0 && l.server.config.Loopback(d.Ifindex),
 		Multicast: d.Multicast,
+		Hops:      d.Hops,
 		Self:      l.server.probed.has(d.Remote),
 	}
 }

@@ -67,6 +67,7 @@ func TestUDPCaller(t *testing.T) {
 				Local:     local,
 				Ifindex:   lo,
 				Loopback:  true,
+				Hops:      64,
 			}
 			if got := <-callers; got != want {
 				t.Errorf("caller %+v\nwant   %+v", got, want)
@@ -90,12 +91,14 @@ func TestUDPCallerOfADatagram(t *testing.T) {
 				Remote:  addrPort("192.0.2.1:700"),
 				Local:   netip.MustParseAddr("192.0.2.9"),
 				Ifindex: 2,
+				Hops:    63,
 			},
 			portmap.Caller{
 				Transport: portmap.UDP,
 				Remote:    addrPort("192.0.2.1:700"),
 				Local:     addrPort("192.0.2.9:111"),
 				Ifindex:   2,
+				Hops:      63,
 			},
 		},
 		{

@@ -23,6 +23,9 @@ type Datagram struct {
 	// Ifindex is the interface of arrival, 0 if the kernel did not tell. In sending it is the scope of a link-local
 	// Remote or Local and otherwise unused.
 	Ifindex uint32
+	// Hops is the time to live or hop limit that a received datagram had left, 0 if the kernel did not tell. Unused in
+	// sending.
+	Hops uint8
 	// Multicast says that the datagram was sent to a broadcast or multicast address. Unused in sending.
 	Multicast bool
 	// Truncated says that the datagram was longer than the buffer and lost its end. Unused in sending.
@@ -210,6 +213,7 @@ func (b *Batch) datagram(i int) Datagram {
 		Local:     a.local,
 		Ifindex:   a.ifindex,
 		Multicast: a.multicast,
+		Hops:      a.hops,
 		Truncated: m.hdr.Flags&unix.MSG_TRUNC != 0,
 	}
 }

@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// controlOctets is the room for one message's ancillary data. Ours takes 72 octets at most (IP_PKTINFO and IPV6_PKTINFO
-// together, on a dual-stack socket); the rest is for what an activated socket may carry besides (timestamps,
+// controlOctets is the room for one message's ancillary data. Ours takes 120 octets at most (IP_PKTINFO, IPV6_PKTINFO
+// and both hop limits, on a dual-stack socket); the rest is for what an activated socket may carry besides (timestamps,
 // PassSecurity=), because the kernel drops what does not fit. It is a multiple of 8 so that every slot is aligned.
 const controlOctets = 256
 
@@ -17,12 +17,14 @@ type arrival struct {
 	local     netip.Addr
 	ifindex   uint32
 	multicast bool
+	hops      uint8 // the time to live or hop limit that is left; 0 if the kernel didn't tell
 }
 
-// parseArrival reads IP_PKTINFO and IPV6_PKTINFO out of a control buffer. On a dual-stack socket an IPv4 datagram carries
+// parseArrival reads IP_PKTINFO, IPV6_PKTINFO and hop limits out of a control buffer. On a dual-stack socket an IPv4 datagram carries
 // both; IP_PKTINFO wins, because only it has a source address for the answer to a broadcast (ipi_spec_dst).
 func parseArrival(control []byte) arrival {
 	var a arrival
+	var hops uint8
 	v4 := false
 	for len(control) >= unix.SizeofCmsghdr {
 		hdr, data, rest, err := unix.ParseOneSocketControlMessage(control)
@@ -35,8 +37,12 @@ func parseArrival(control []byte) arrival {
 			a, v4 = arrival4((*unix.Inet4Pktinfo)(unsafe.Pointer(&data[0]))), true
 		case hdr.Level == unix.SOL_IPV6 && hdr.Type == unix.IPV6_PKTINFO && len(data) >= unix.SizeofInet6Pktinfo && !v4:
 			a = arrival6((*unix.Inet6Pktinfo)(unsafe.Pointer(&data[0])))
+		case len(data) >= 4 && (hdr.Level == unix.SOL_IP && hdr.Type == unix.IP_TTL ||
+			hdr.Level == unix.SOL_IPV6 && hdr.Type == unix.IPV6_HOPLIMIT):
+			hops = uint8(*(*int32)(unsafe.Pointer(&data[0])))
 		}
 	}
+	a.hops = hops
 	return a
 }
 

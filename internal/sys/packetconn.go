@@ -78,7 +78,7 @@ func letWait(fd int) error {
 	return os.NewSyscallError("set O_NONBLOCK", unix.SetNonblock(fd, false))
 }
 
-// tellArrival makes the kernel attach IP_PKTINFO or IPV6_PKTINFO to each datagram. An IPv6 socket gets both: a dual-stack
+// tellArrival makes the kernel attach IP_PKTINFO or IPV6_PKTINFO, and the hop limit, to each datagram. An IPv6 socket gets both: a dual-stack
 // one describes its IPv4 datagrams better by the former, and to an IPv6-only one it does nothing.
 func tellArrival(fd int, v6 bool) error {
 	if v6 {
@@ -88,6 +88,11 @@ func tellArrival(fd int, v6 bool) error {
 	}
 	if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1); err != nil {
 		return os.NewSyscallError("setsockopt IP_PKTINFO", err)
+	}
+	// A kernel that doesn't tell the hop limit is no reason not to serve: whoever needs it takes 0 for the worst.
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_RECVTTL, 1)
+	if v6 {
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVHOPLIMIT, 1)
 	}
 	return nil
 }
