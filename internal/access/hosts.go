@@ -19,15 +19,15 @@ const (
 // maxHostsLine is the longest line in octets that the library reads.
 const maxHostsLine = 2046
 
-// daemonNames are the names by which the files may speak of us.
-// The first is the one by which rpcbind asks.
+// daemonNames are the names by which the files may speak of us. The first is the one by which rpcbind asks, and the only one by
+// which a line opens anything.
 var daemonNames = []string{"rpcbind", "portmap", "gportmap"}
 
 // HostsAccess is what hosts.allow and hosts.deny say of us. It doesn't change.
 //
 // Names of callers are never looked up, because name services may need the portmapper; /etc/hosts is all that is known
-// of them. A line that can't be judged without opens nothing: in hosts.allow it counts as not matching, in hosts.deny as
-// matching.
+// of them. A line that can't be judged without closes: if it permits it counts as not matching, if it refuses as matching,
+// in whichever file it stands. So nobody is answered whom the library would refuse.
 type HostsAccess struct {
 	allow, deny []hostsLine
 	warnings    []string
@@ -40,10 +40,11 @@ type hostsLine struct {
 	file    string
 	number  int
 	text    string
-	deny    bool // which of the files it is in
 	clients hostsList
-	server  []hostsList // of daemon@host: what the address that was called has to match, one of them; none: any address
-	permits bool        // the verdict if it matches
+	// The daemons, as patterns that the address called has to match (daemon@host): as rpcbind asks, which doesn't tell the
+	// library that address, and as we would, by any of our names.
+	asRpcbind, asOurs hostsList
+	permits           bool // the verdict if it matches
 }
 
 // ReadHostsAccess reads both files; a file that isn't there is empty. Names that stand in the hosts file are known. An
@@ -63,6 +64,8 @@ func ReadHostsAccess(read func(path string) ([]byte, error), allow, deny, hosts 
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			continue
+		case errors.Is(err, fs.ErrPermission):
+			return nil, fmt.Errorf("access list: %w; the user as whom the portmapper runs has to read it: chmod o+r %s", err, file.path)
 		case err != nil:
 			return nil, fmt.Errorf("access list: %w", err)
 		}
@@ -111,19 +114,17 @@ func (h *HostsAccess) judge(remote, local netip.Addr) (permitted bool, by *hosts
 	return true, nil
 }
 
+// matches tells whether a line matches for certain, if it permits, or perhaps, if it refuses.
 func (l *hostsLine) matches(remote, local netip.Addr) bool {
-	if !l.clients.matches(remote, l.deny) {
+	unsureAs := !l.permits
+	if !l.clients.matches(remote, unsureAs) {
 		return false
 	}
-	if len(l.server) == 0 {
-		return true
+	theirs, ours := l.asRpcbind.matches(local, unsureAs), l.asOurs.matches(local, unsureAs)
+	if l.permits {
+		return theirs && ours
 	}
-	for _, s := range l.server {
-		if s.matches(local, l.deny) {
-			return true
-		}
-	}
-	return false
+	return theirs || ours
 }
 
 func (l *hostsLine) String() string { return fmt.Sprintf("%s:%d: %s", l.file, l.number, l.text) }
@@ -168,7 +169,7 @@ func (p *hostsParser) lines(path, text string, deny bool) (list []hostsLine) {
 			// In hosts.deny the library takes what it can't read for all that could stand there.
 			p.warn("missing newline or line too long: the line %s, as with the tcpd library", map[bool]string{
 				false: "is ignored", true: "refuses everybody"}[deny])
-			l, ok = hostsLine{deny: true, clients: hostsList{patterns: []hostPattern{{kind: always}}}}, deny
+			l, ok = hostsLine{clients: everybody(), asRpcbind: everybody(), asOurs: everybody()}, deny
 		case strings.HasPrefix(line, "#") || strings.Trim(line, " \t\r\n") == "":
 		default:
 			l, ok = p.line(line, deny)
@@ -189,14 +190,22 @@ func (p *hostsParser) line(line string, deny bool) (hostsLine, bool) {
 		return hostsLine{}, false
 	}
 	clients, options, hasOptions := cutField(rest)
-	l := hostsLine{deny: deny, permits: !deny}
-	if l.server, ok = p.daemons(daemons, deny); !ok {
+	l := hostsLine{permits: !deny}
+	tokens := strings.FieldsFunc(daemons, isSeparator)
+	if !p.meansUs(tokens) {
 		return hostsLine{}, false
 	}
-	l.clients = p.list(clients, deny)
 	if hasOptions {
 		l.permits = p.options(options, l.permits)
 	}
+	closes := !l.permits
+	l.asRpcbind = p.daemonList(tokens, daemonNames[:1], closes, p.unknownServer)
+	l.asOurs = p.daemonList(tokens, daemonNames, closes, p.host)
+	if l.permits && l.asRpcbind.nobody() {
+		p.warn("the line opens nothing, because rpcbind isn't meant by it: write rpcbind for the daemon, without an address")
+		return hostsLine{}, false
+	}
+	l.clients = p.list(clients, closes)
 	return l, true
 }
 
@@ -219,64 +228,71 @@ func isAddressText(s string) bool {
 	return strings.Trim(s, "0123456789abcdefABCDEF:.") == ""
 }
 
-// daemons returns what a list of daemons asks of the address called for us to be meant, one of several lists; ours is
-// false if we never are. We are any of our names at once, and an exception of one is an exception of us; in hosts.deny a line also
-// matches if it does for rpcbind alone. So nothing is opened that rpcbind has closed.
-func (p *hostsParser) daemons(list string, deny bool) (servers []hostsList, ours bool) {
-	tokens := strings.FieldsFunc(list, isSeparator)
-	sets := [][]string{daemonNames}
-	if deny {
-		sets = append(sets, daemonNames[:1])
-	}
-	for _, names := range sets {
-		l := p.daemonList(tokens, names, deny)
-		matched, everywhere := l.everywhere()
-		switch {
-		case everywhere && matched:
-			return nil, true
-		case !everywhere:
-			servers = append(servers, l)
-		}
-	}
-	return servers, len(servers) > 0
+// meansUs tells whether a list of daemons names us in any way.
+func (p *hostsParser) meansUs(tokens []string) bool {
+	silent := hostsParser{out: &HostsAccess{}, read: p.read, names: p.names}
+	theirs := silent.daemonList(tokens, daemonNames[:1], true, silent.unknownServer)
+	ours := silent.daemonList(tokens, daemonNames, true, silent.host)
+	return !theirs.nobody() || !ours.nobody()
 }
 
-// daemonList reads "daemon", "daemon@host" and exceptions, as far as they are about these names.
-func (p *hostsParser) daemonList(tokens, names []string, deny bool) (l hostsList) {
+// daemonList reads "daemon", "daemon@host" and exceptions, as far as they are about these names. Host reads what stands behind
+// an @.
+func (p *hostsParser) daemonList(tokens, names []string, closes bool, host func(tok string, closes bool) hostPattern) (l hostsList) {
 	for i, tok := range tokens {
 		if strings.EqualFold(tok, "EXCEPT") {
-			except := p.daemonList(tokens[i+1:], names, !deny)
+			except := p.daemonList(tokens[i+1:], names, !closes, host)
 			l.except = &except
 			return l
 		}
-		name, host := tok, ""
-		if at := strings.IndexByte(tok[1:], '@'); at >= 0 {
-			name, host = tok[:at+1], tok[at+2:]
+		name, at := tok, strings.IndexByte(tok[1:], '@')
+		if at >= 0 {
+			name = tok[:at+1]
 		}
 		switch {
 		case !containsName(name, names):
-		case host == "":
+		case at < 0:
 			l.patterns = append(l.patterns, hostPattern{kind: always})
 		default:
-			l.patterns = append(l.patterns, p.host(host, deny))
+			l.patterns = append(l.patterns, host(tok[at+2:], closes))
 		}
 	}
 	return l
 }
 
-// everywhere tells whether the list matches all addresses alike, and then whether it matches them.
-func (l *hostsList) everywhere() (matched, is bool) {
+// unknownServer reads the host of daemon@host as the library does for rpcbind: the address called is the text "unknown".
+func (p *hostsParser) unknownServer(tok string, _ bool) hostPattern {
+	switch {
+	case tok == "" || strings.EqualFold(tok, "KNOWN"):
+	case tok[0] == '@' || tok[0] == '/':
+		return hostPattern{kind: unjudged}
+	case tok[0] != '[' && !strings.Contains(tok, "/") && matchText(tok, "unknown"):
+		return hostPattern{kind: always}
+	}
+	return hostPattern{}
+}
+
+// everybody is the list of all.
+func everybody() hostsList { return hostsList{patterns: []hostPattern{{kind: always}}} }
+
+// nobody tells whether the list matches no address at all, as far as that is plain.
+func (l *hostsList) nobody() bool {
+	certain := true
 	for i := range l.patterns {
-		if k := l.patterns[i].kind; k != always && k != never {
-			return false, false
+		switch l.patterns[i].kind {
+		case never:
+		case always:
+			return l.except != nil && l.except.all()
+		default:
+			certain = false
 		}
 	}
-	if l.except != nil {
-		if _, is := l.except.everywhere(); !is {
-			return false, false
-		}
-	}
-	return l.matches(netip.Addr{}, false), true
+	return certain
+}
+
+// all tells whether the list matches every address, as far as that is plain.
+func (l *hostsList) all() bool {
+	return slices.ContainsFunc(l.patterns, func(p hostPattern) bool { return p.kind == always }) && (l.except == nil || l.except.nobody())
 }
 
 func containsName(pattern string, names []string) bool {

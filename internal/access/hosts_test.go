@@ -41,8 +41,12 @@ func TestHostsVerdicts(t *testing.T) {
 		{"", "", "192.0.2.1", true},
 		{"rpcbind: 192.0.2.", "ALL: ALL", "192.0.2.1", true},
 		{"rpcbind: 192.0.2.", "ALL: ALL", "192.0.3.1", false},
-		{"portmap: 192.0.2.0/24", "ALL: ALL", "192.0.2.1", true},
-		{"gportmap: [2001:db8::]/32", "ALL: ALL", "2001:db8::7", true},
+		{"rpcbind, portmap: 192.0.2.0/24", "ALL: ALL", "192.0.2.1", true},
+		// By other names lines close and don't open.
+		{"portmap: 192.0.2.0/24", "ALL: ALL", "192.0.2.1", false},
+		{"gportmap: [2001:db8::]/32", "ALL: ALL", "2001:db8::7", false},
+		{"gportmap: 192.0.2.: deny", "", "192.0.2.1", false},
+		{"", "portmap: 192.0.2.: allow\nALL: ALL", "192.0.2.1", false},
 		{"sshd: ALL", "ALL: ALL", "192.0.2.1", false},
 		{"", "portmap: ALL", "192.0.2.1", false},
 		{"", "ALL: ALL EXCEPT LOCAL", "192.0.2.1", false},
@@ -51,19 +55,39 @@ func TestHostsVerdicts(t *testing.T) {
 		{"ALL EXCEPT gportmap: ALL", "ALL: ALL", "192.0.2.1", false},
 		{"", "ALL EXCEPT portmap: ALL", "192.0.2.1", false},
 		{"", "ALL EXCEPT rpcbind: ALL", "192.0.2.1", true},
-		// The address that is called, 10.0.0.1.
-		{"rpcbind@10.0.0.1: ALL", "ALL: ALL", "192.0.2.1", true},
+		// The address that is called, 10.0.0.1, of which rpcbind tells the library nothing.
+		{"rpcbind@10.0.0.1: ALL", "ALL: ALL", "192.0.2.1", false},
+		{"rpcbind@ALL: ALL", "ALL: ALL", "192.0.2.1", true},
+		{"", "rpcbind@10.0.0.1: ALL", "192.0.2.1", false},
+		{"", "rpcbind@10.0.0.2: ALL", "192.0.2.1", true},
+		{"", "ALL EXCEPT rpcbind@10.0.0.1: ALL", "192.0.2.1", false},
 		{"rpcbind@10.0.0.2: ALL", "ALL: ALL", "192.0.2.1", false},
 		{"", "rpcbind@10.0.0.1 EXCEPT rpcbind@10.0.0.1: ALL", "192.0.2.1", true},
-		// Addresses alone tell.
-		{"rpcbind: KNOWN", "ALL: ALL", "192.0.2.1", true},
-		{"", "ALL: UNKNOWN, PARANOID", "192.0.2.1", true},
+		// Whether an address has a name /etc/hosts alone tells.
+		{"rpcbind: KNOWN", "ALL: ALL", "192.0.2.1", false},
+		{"rpcbind: KNOWN", "ALL: ALL", "192.0.2.5", true},
+		{"", "ALL: KNOWN", "192.0.2.1", false},
+		{"", "ALL: UNKNOWN", "192.0.2.1", false},
+		{"", "ALL: PARANOID", "192.0.2.1", false},
+		{"", "ALL: UNKNOWN, PARANOID", "192.0.2.5", true},
+		{"rpcbind: UNKNOWN", "ALL: ALL", "192.0.2.1", false},
+		// A verdict in the other file's place.
+		{"", "rpcbind: .friends.example : allow\nALL: ALL", "192.0.2.1", false},
+		{"rpcbind: .evil.example : deny\nrpcbind: ALL", "", "192.0.2.1", false},
+		{"rpcbind: .evil.example : deny\nrpcbind: ALL", "", "192.0.2.5", true},
+		{"rpcbind: ALL EXCEPT .evil.example : deny\nrpcbind: ALL", "", "192.0.2.1", false},
 		{"", "ALL: UNKNOWN@ALL", "192.0.2.1", false},
 		{"", "ALL: KNOWN@ALL", "192.0.2.1", true},
-		// /etc/hosts knows 192.0.2.5 as near and near.example.
-		{"rpcbind: near.example", "ALL: ALL", "192.0.2.5", true},
+		// /etc/hosts knows 192.0.2.5 as near, and by the alias near.example, which the library doesn't look at.
+		{"rpcbind: near", "ALL: ALL", "192.0.2.5", true},
+		{"rpcbind: near.example", "ALL: ALL", "192.0.2.5", false},
 		{"rpcbind: near.example", "ALL: ALL", "192.0.2.6", false},
-		{"rpcbind: .example", "ALL: ALL", "192.0.2.5", true},
+		{"rpcbind: .example", "ALL: ALL", "192.0.2.5", false},
+		{"", "ALL: near.example", "192.0.2.5", false},
+		{"", "ALL: near.example", "192.0.2.6", true},
+		{"rpcbind: fa*", "ALL: ALL", "192.0.2.7", true},
+		{"", "ALL: fa*", "192.0.2.8", false},
+		{"", "ALL: 10.*", "192.0.2.8", true},
 		{"rpcbind: n*r", "ALL: ALL", "192.0.2.5", true},
 		{"rpcbind: LOCAL", "ALL: ALL", "192.0.2.5", true},
 		{"", "ALL: NEAR", "192.0.2.5", false},
@@ -90,7 +114,7 @@ func TestHostsVerdicts(t *testing.T) {
 		{"", "rpcbind: ALL: spawn /bin/true: allow", "192.0.2.1", true},
 	} {
 		end := func(s string) string { return strings.TrimPrefix(s+"\n", "\n") }
-		h := hostsOf(t, disk{"allow": end(c.allow), "deny": end(c.deny), "hosts": "127.0.0.1 localhost\n192.0.2.5 near near.example # x\njunk\n",
+		h := hostsOf(t, disk{"allow": end(c.allow), "deny": end(c.deny), "hosts": "127.0.0.1 localhost\n192.0.2.5 near near.example # x\njunk\n192.0.2.7 far.example\n",
 			"/list": "198.51.100.\n2001:db8::", "/locked": "unreadable"})
 		got, by := h.judge(netip.MustParseAddr(c.caller), netip.MustParseAddr("10.0.0.1"))
 		if got != c.want {
@@ -109,7 +133,8 @@ func TestHostsWarnings(t *testing.T) {
 		{"ALL: joe@10.\n", "user on the caller's host"},
 		{"ALL: 0.0.0.0/0\n", "bad mask"},
 		{"ALL: 10.0.0.1/8\n", "bits beyond its mask"},
-		{"ALL: PARANOID\n", "by the address alone"},
+		{"ALL: PARANOID\n", "PARANOID needs a name service"},
+		{"portmap: 10.: allow\n", "the line opens nothing"},
 		{"ALL: ALL", "missing newline"},
 		{"ALL ALL\n", "missing \":\""},
 		{"# " + strings.Repeat("x", 3000) + "\n", "too long"},

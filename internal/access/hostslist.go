@@ -1,7 +1,6 @@
 package access
 
 import (
-	"bytes"
 	"errors"
 	"io/fs"
 	"net/netip"
@@ -21,23 +20,23 @@ type hostPattern struct {
 	prefix netip.Prefix // network
 	net4   uint32       // masked
 	mask4  uint32
-	text   string        // text, in lower case: a pattern of the address's text
-	named  []netip.Addr  // names: the known addresses that match
-	known  names         // and all that is known
-	among  []hostPattern // inFile
+	text   string               // text, in lower case: a pattern of the address's text
+	named  map[netip.Addr]match // byName: what is known by /etc/hosts
+	others match                // byName: of addresses that it doesn't name
+	among  []hostPattern        // inFile
 }
 
 type patternKind uint8
 
 const (
 	never    patternKind = iota
-	always               // ALL, KNOWN
+	always               // ALL
 	network              // 10.1. or [2001:db8::]/32
 	masked               // 10.1.0.0/255.255.0.0
 	text                 // 10.1.*
 	byName               // what only a name service could tell, unless /etc/hosts does
 	unjudged             // what can't be told at all
-	inFile               // a file of patterns
+	inFile               // several patterns, as in a file
 )
 
 // A verdict of a pattern.
@@ -74,7 +73,10 @@ func (p *hostPattern) match(a netip.Addr) match {
 		var buf [64]byte
 		matched = matchWild([]byte(p.text), a.AppendTo(buf[:0]))
 	case byName:
-		return p.matchName(a)
+		if m, known := p.named[a]; known {
+			return m
+		}
+		return p.others
 	case unjudged:
 		return unsure
 	case inFile:
@@ -95,84 +97,64 @@ func (p *hostPattern) match(a netip.Addr) match {
 	return no
 }
 
-// matchName judges by /etc/hosts. That doesn't know an address says nothing about its name.
-func (p *hostPattern) matchName(a netip.Addr) match {
-	for _, n := range p.named {
-		if n == a {
-			return yes
-		}
-	}
-	if len(p.known[a]) > 0 {
-		return no
-	}
-	return unsure
-}
-
 func number4(a netip.Addr) uint32 {
 	b := a.As4()
 	return uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
 }
 
-// list reads a list of clients. Deny says which way an unsure pattern counts.
-func (p *hostsParser) list(s string, deny bool) hostsList {
-	return p.listOf(strings.FieldsFunc(s, isSeparator), deny)
+// list reads a list of clients. Closes says which way an unsure pattern counts.
+func (p *hostsParser) list(s string, closes bool) hostsList {
+	return p.listOf(strings.FieldsFunc(s, isSeparator), closes)
 }
 
-func (p *hostsParser) listOf(tokens []string, deny bool) (l hostsList) {
+func (p *hostsParser) listOf(tokens []string, closes bool) (l hostsList) {
 	for i, tok := range tokens {
 		if strings.EqualFold(tok, "EXCEPT") {
-			except := p.listOf(tokens[i+1:], !deny)
+			except := p.listOf(tokens[i+1:], !closes)
 			l.except = &except
 			return l
 		}
-		l.patterns = append(l.patterns, p.client(tok, deny))
+		l.patterns = append(l.patterns, p.client(tok, closes))
 	}
 	return l
 }
 
-// client reads "host" or "user@host". Nobody tells us a caller's user there, so KNOWN never matches one.
-func (p *hostsParser) client(tok string, deny bool) hostPattern {
+// client reads "host" or "user@host". The library knows no user of a caller of rpcbind: he is the text "unknown".
+func (p *hostsParser) client(tok string, closes bool) hostPattern {
 	at := strings.IndexByte(tok[1:], '@')
 	if at < 0 {
-		return p.host(tok, deny)
+		return p.host(tok, closes)
 	}
-	user, host := tok[:at+1], p.host(tok[at+2:], deny)
+	user, host := tok[:at+1], p.host(tok[at+2:], closes)
 	switch {
 	case strings.EqualFold(user, "ALL"), strings.EqualFold(user, "UNKNOWN"):
 		return host
 	case strings.EqualFold(user, "KNOWN"):
 		return hostPattern{}
 	}
-	p.warn("%s asks for a user on the caller's host, which gportmap never asks for: the line %s", tok, counts(deny))
+	p.warn("%s asks for a user on the caller's host, which gportmap never asks for: the line %s", tok, counts(closes))
 	return hostPattern{kind: unjudged}
 }
 
-func counts(deny bool) string {
-	if deny {
+func counts(closes bool) string {
+	if closes {
 		return "refuses everybody whom it might mean; give addresses instead"
 	}
 	return "opens nothing by that; give addresses instead"
 }
 
 // host reads one host pattern.
-func (p *hostsParser) host(tok string, deny bool) hostPattern {
-	upper := strings.ToUpper(tok)
+func (p *hostsParser) host(tok string, closes bool) hostPattern {
 	switch {
 	case tok == "":
 		return hostPattern{}
 	case tok[0] == '@':
-		p.warn("netgroup %s needs a name service: the line %s", tok, counts(deny))
+		p.warn("netgroup %s needs a name service: the line %s", tok, counts(closes))
 		return hostPattern{kind: unjudged}
 	case tok[0] == '/':
-		return p.file(tok, deny)
-	case upper == "ALL":
+		return p.file(tok, closes)
+	case strings.EqualFold(tok, "ALL"):
 		return hostPattern{kind: always}
-	case upper == "KNOWN":
-		p.warn("KNOWN is judged by the address alone: it matches everybody")
-		return hostPattern{kind: always}
-	case upper == "UNKNOWN", upper == "PARANOID":
-		p.warn("%s is judged by the address alone: it matches nobody", upper)
-		return hostPattern{}
 	}
 	if net, mask, ok := strings.Cut(tok, "/"); ok {
 		return p.masked(net, mask)
@@ -189,13 +171,25 @@ func (p *hostsParser) host(tok string, deny bool) hostPattern {
 	case tok[0] == '.' && strings.Trim(tok, "0123456789.") == "" && tok != ".": // the end of an address's text
 		return hostPattern{kind: text, text: "*" + tok}
 	case strings.ContainsAny(tok, "*?"):
-		if strings.Trim(tok, "0123456789.*?abcdefABCDEF:") == "" {
-			return hostPattern{kind: text, text: strings.ToLower(tok)}
-		}
+		return p.wild(tok, closes)
 	case strings.Trim(tok, "0123456789.") == "":
 		return p.numeric(tok)
 	}
-	return p.byName(tok, deny)
+	return p.byName(tok, closes)
+}
+
+// wild reads a pattern with * and ?, which is one of addresses, of names, or of both.
+func (p *hostsParser) wild(tok string, closes bool) hostPattern {
+	address := hostPattern{kind: text, text: strings.ToLower(tok)}
+	switch {
+	case strings.Trim(tok, "*") == "":
+		return hostPattern{kind: always}
+	case strings.Trim(tok, "0123456789.*?") == "", strings.Contains(tok, ":"): // no name looks so
+		return address
+	case strings.Trim(tok, "0123456789.*?abcdefABCDEF") == "":
+		return hostPattern{kind: inFile, among: []hostPattern{address, p.byName(tok, closes)}}
+	}
+	return p.byName(tok, closes)
 }
 
 // numeric reads an IPv4 address, or its beginning with a dot at the end.
@@ -260,14 +254,14 @@ func atoi(s string) int {
 }
 
 // file reads a file of patterns. One that isn't there matches nobody.
-func (p *hostsParser) file(path string, deny bool) hostPattern {
+func (p *hostsParser) file(path string, closes bool) hostPattern {
 	p.out.files = append(p.out.files, path)
 	b, err := p.read(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return hostPattern{}
 	case err != nil:
-		p.warn("%v: the line %s", err, counts(deny))
+		p.warn("%v: the line %s", err, counts(closes))
 		return hostPattern{kind: unjudged}
 	}
 	list := hostPattern{kind: inFile}
@@ -276,99 +270,7 @@ func (p *hostsParser) file(path string, deny bool) hostPattern {
 			p.warn("%s names the file %s: not followed", path, tok)
 			tok = "@" + tok
 		}
-		list.among = append(list.among, p.host(tok, deny))
+		list.among = append(list.among, p.host(tok, closes))
 	}
 	return list
-}
-
-// byName reads a pattern of names: what /etc/hosts knows is found there.
-func (p *hostsParser) byName(tok string, deny bool) hostPattern {
-	p.usedNames = true
-	h := hostPattern{kind: byName, known: p.names}
-	for a, list := range p.names {
-		for _, n := range list {
-			if strings.EqualFold(tok, "LOCAL") && !strings.Contains(n, ".") || matchText(tok, n) {
-				h.named = append(h.named, a)
-				break
-			}
-		}
-	}
-	exact := !strings.ContainsAny(tok, "*?") && !strings.HasPrefix(tok, ".") && !strings.HasSuffix(tok, ".")
-	if exact && len(h.named) > 0 && !strings.EqualFold(tok, "LOCAL") {
-		// All that is known of that host.
-		return hostPattern{kind: inFile, among: addressPatterns(h.named)}
-	}
-	p.warn("%s needs a name service, of which gportmap knows %s alone: where that says nothing the line %s", tok, HostsPath, counts(deny))
-	return h
-}
-
-func addressPatterns(list []netip.Addr) (patterns []hostPattern) {
-	for _, a := range list {
-		patterns = append(patterns, hostPattern{kind: network, prefix: netip.PrefixFrom(a, a.BitLen())})
-	}
-	return patterns
-}
-
-// names are the names of addresses.
-type names map[netip.Addr][]string
-
-// readNames reads hosts(5).
-func readNames(read func(path string) ([]byte, error), path string) names {
-	known := make(names)
-	b, err := read(path)
-	if err != nil {
-		return known
-	}
-	for line := range bytes.Lines(b) {
-		line, _, _ = bytes.Cut(line, []byte("#"))
-		f := strings.Fields(string(line))
-		if len(f) < 2 {
-			continue
-		}
-		if a, err := netip.ParseAddr(f[0]); err == nil {
-			a = a.Unmap()
-			known[a] = append(known[a], f[1:]...)
-		}
-	}
-	return known
-}
-
-// matchText is the library's comparison of a pattern with a name: ".end", "begin.", with * and ?, or as a whole.
-func matchText(pattern, name string) bool {
-	pattern, name = strings.ToLower(pattern), strings.ToLower(name)
-	switch {
-	case strings.ContainsAny(pattern, "*?"):
-		return matchWild([]byte(pattern), []byte(name))
-	case strings.HasPrefix(pattern, "."):
-		return len(name) > len(pattern) && strings.HasSuffix(name, pattern)
-	case pattern == "all", pattern == "known":
-		return true
-	case strings.HasSuffix(pattern, "."):
-		return strings.HasPrefix(name, pattern)
-	}
-	return pattern == name
-}
-
-// matchWild matches * and ?, in time that grows with the product of the lengths at most.
-func matchWild(pattern, s []byte) bool {
-	star, mark, i, j := -1, 0, 0, 0
-	for j < len(s) {
-		switch {
-		case i < len(pattern) && (pattern[i] == '?' || pattern[i] == s[j]) && pattern[i] != '*':
-			i++
-			j++
-		case i < len(pattern) && pattern[i] == '*':
-			star, mark = i, j
-			i++
-		case star >= 0:
-			mark++
-			i, j = star+1, mark
-		default:
-			return false
-		}
-	}
-	for i < len(pattern) && pattern[i] == '*' {
-		i++
-	}
-	return i == len(pattern)
 }

@@ -121,7 +121,8 @@ func (r *Rule) set(word, value string) (err error) {
 	return err
 }
 
-// parseNetwork reads an address or a network in CIDR notation.
+// parseNetwork reads an address or a network in CIDR notation. An IPv4-mapped one becomes the IPv4 network, because callers'
+// addresses are never mapped.
 func parseNetwork(s string) (netip.Prefix, error) {
 	if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
 		return netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen()), nil
@@ -133,8 +134,17 @@ func parseNetwork(s string) (netip.Prefix, error) {
 	if p != p.Masked() {
 		return netip.Prefix{}, fmt.Errorf("network %v has bits beyond its mask; did you mean %v?", p, p.Masked())
 	}
+	if a := p.Addr(); a.Is4In6() {
+		if p.Bits() < mappedBits {
+			return netip.Prefix{}, fmt.Errorf("network %v is IPv6 and IPv4 at once; write two rules, as 2001:db8::/32 and 192.0.2.0/24", p)
+		}
+		return netip.PrefixFrom(a.Unmap(), p.Bits()-mappedBits), nil
+	}
 	return p, nil
 }
+
+// mappedBits is the length of ::ffff:0:0/96, behind which an IPv4-mapped address has the IPv4 address.
+const mappedBits = 96
 
 // ParseProgram reads a program number, which may be hexadecimal (0x…).
 func ParseProgram(s string) (uint32, error) {

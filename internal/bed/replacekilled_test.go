@@ -26,7 +26,9 @@ func TestReplaceRpcbindKilled(t *testing.T) {
 		shell(t, "cat /run/said").want(t, 0, "101\n0\n")
 		shell(t, replace).want(t, 1, "policy-rc.d is there") // not two at once
 		shell(t, "kill -9 $(cat /run/replacing)").want(t, 0)
-		waitUntil(t, "it is gone", func() bool { return shell(t, "grep -qs '^[^ ]* [^ ]* [^Z]' /proc/$(cat /run/replacing)/stat").code != 0 })
+		waitUntil(t, "it is gone", func() bool {
+			return shell(t, "grep -qs '^[^ ]* [^ ]* [^Z]' /proc/$(cat /run/replacing)/stat").code != 0
+		})
 		shell(t, "cp "+policy+" /run/left").want(t, 0)
 		shell(t, policy+" rpcbind stop").want(t, 0)
 		if present(policy) {

@@ -2,7 +2,6 @@
 package daemon
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -116,25 +115,6 @@ func (c Config) lockPath() string {
 		return instance.SystemPaths().Lock
 	}
 	return filepath.Join(c.StateDir, "rpcbind.lock")
-}
-
-// Check tells what would keep a daemon of this configuration from starting, as far as the configuration and this host's users,
-// groups and addresses can tell, and what in hosts.allow and hosts.deny is not honoured.
-func Check(c Config) (warnings []string, err error) {
-	if c, err = c.complete(); err != nil {
-		return nil, err
-	}
-	if _, err := addresses(c, sys.IPv6Available()); err != nil {
-		return nil, err
-	}
-	if err := errors.Join(c.checkUser(), c.checkGroup()); err != nil {
-		return nil, WithExitCode(ExitConfig, oneLine(err))
-	}
-	hosts, err := access.ReadHostsAccess(os.ReadFile, access.HostsAllowPath, access.HostsDenyPath, access.HostsPath)
-	if err != nil {
-		return nil, WithExitCode(ExitConfig, err)
-	}
-	return hosts.Warnings(), nil
 }
 
 // checkUser returns an error if root could not become the user that the configuration names.
