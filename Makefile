@@ -11,7 +11,7 @@ FUZZTIME  ?= 50000x
 SOAK      ?= 10m
 LDFLAGS    = -s -w -X main.version=$(VERSION)
 # What the tests that need root compare with and register at the daemon.
-TEST_PACKAGES = rpcbind tcpd libwrap0-dev libtirpc-dev gcc libc6-dev pkg-config iproute2 procps nfs-ganesha nfs-ganesha-vfs nfs-common \
+TEST_PACKAGES = rpcbind tcpd libwrap0-dev fail2ban libtirpc-dev gcc libc6-dev pkg-config iproute2 procps nfs-ganesha nfs-ganesha-vfs nfs-common \
 	ypserv ypbind-mt yp-tools python3-minimal rpcsvc-proto sysvinit-utils netbase make prometheus tmux nftables rpm cpio binutils systemd runit s6
 # Modules inside this one, for what needs libraries that gportmap itself shall not depend on.
 MODULES = pkg/examples/nfs internal/bed/compare

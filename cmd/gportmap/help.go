@@ -91,6 +91,7 @@ insecure, log-calls, remote-calls and drop-privileges are keys too. gportmap.tom
                          --state-dir
       --user USER        as -s, to become this user
       --exposure WHOM    whom to answer: world (default), lan or local
+      --rpcbind-messages log refused calls in rpcbind's words, for filters that know those
       --udp-lists WHOM   who gets lists over UDP that are larger than the call: connected (default: private
                          networks that this host is in), local or all
       --allow RULE       let in, whatever --deny and --exposure say; may be repeated. A RULE is made of

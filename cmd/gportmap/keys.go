@@ -36,6 +36,7 @@ func keys() []key {
 		{"state-dir", "", config.Text, false, text(func(o *options) *string { return &o.StateDir })},
 		{"insecure", "i", config.Boolean, false, boolean(func(o *options) *bool { return &o.Insecure })},
 		{"log-calls", "l", config.Boolean, false, boolean(func(o *options) *bool { return &o.LogCalls })},
+		{"rpcbind-messages", "", config.Boolean, false, boolean(func(o *options) *bool { return &o.RPCBindMessages })},
 		{"remote-calls", "r", config.Boolean, false, boolean(func(o *options) *bool { return &o.RemoteCalls })},
 		{"drop-privileges", "s", config.Boolean, false, boolean(func(o *options) *bool { return &o.DropPrivileges })},
 		{"user", "", config.Text, false, func(o *options, v []string) error {

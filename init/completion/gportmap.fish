@@ -16,6 +16,7 @@ complete -c gportmap -n "$daemon" -l takeover -d 'serve in the place of the port
 complete -c gportmap -n "$daemon" -s v -l version -d 'print the version'
 complete -c gportmap -n "$daemon" -s w -l warm-start -d accepted
 complete -c gportmap -n "$daemon" -l config -r -F -d 'configuration file'
+complete -c gportmap -n "$daemon" -l rpcbind-messages -d 'log refused calls in the words of rpcbind'
 complete -c gportmap -n "$daemon" -l exposure -x -a 'world lan local' -d 'whom to answer'
 complete -c gportmap -n "$daemon" -l udp-lists -x -a 'connected local all' -d 'who gets lists over UDP'
 complete -c gportmap -n "$daemon" -l allow -x -d 'let in'

@@ -16,6 +16,7 @@ flags=(
   '(-v --version)'{-v,--version}'[print the version]'
   '(-w --warm-start)'{-w,--warm-start}'[accepted]'
   '--config[configuration file]:file:_files'
+  '--rpcbind-messages[log refused calls in the words of rpcbind]'
   '--exposure[whom to answer]:whom:(world lan local)'
   '--udp-lists[who gets lists over UDP]:whom:(connected local all)'
   '*--allow[let in]:rule:'

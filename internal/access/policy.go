@@ -109,11 +109,16 @@ func (p *Policy) MayAmplify(from portmap.Caller, class portmap.Class) bool {
 	if p.ours(from) || p.listed(from, class) {
 		return true
 	}
-	lists := ConnectedLists
-	if r := p.rules.Load(); r != nil {
-		lists = r.UDPLists
-	}
+	lists := p.UDPLists()
 	return lists == AllLists || lists == ConnectedLists && p.neighbour(from) && (p.Limit == nil || p.Limit.takeList())
+}
+
+// UDPLists returns who gets lists over UDP.
+func (p *Policy) UDPLists() UDPLists {
+	if r := p.rules.Load(); r != nil {
+		return r.UDPLists
+	}
+	return ConnectedLists
 }
 
 // The hop limits that hosts begin with: Linux, macOS and the BSDs; Windows; Solaris.

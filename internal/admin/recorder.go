@@ -19,7 +19,8 @@ const (
 	kept = 64
 	// maxText is how many octets of a string that a caller sent are remembered.
 	maxText = 255
-	// refusalPause is the least time between refused calls that are looked at: refusing is cheap, and stays so.
+	// refusalPause is the time that a refused call pays for to be remembered; as many as are kept may come at once.
+	// Refusing is cheap, and stays so.
 	refusalPause = 10 * time.Millisecond
 )
 
@@ -29,21 +30,17 @@ type Recorder struct {
 	Calls   metrics.Calls
 	Latency metrics.Latency
 
-	refusal func(Event)
 	clients clients
 
 	mu      sync.Mutex
 	changes ring
 	refused ring
 
-	lastRefusal atomic.Int64 // nanoseconds since 1970
+	refusalsPaid atomic.Int64 // up to when, in nanoseconds since 1970
 }
 
-// NewRecorder returns a Recorder that calls refusal, unless it is nil, with calls that were refused, at most a hundred
-// in a second.
-func NewRecorder(refusal func(Event)) *Recorder {
-	return &Recorder{refusal: refusal, clients: clients{seed: maphash.MakeSeed()}}
-}
+// NewRecorder returns a Recorder.
+func NewRecorder() *Recorder { return &Recorder{clients: clients{seed: maphash.MakeSeed()}} }
 
 // Called takes note of a call and its reply, empty for silence: it is the Count of a portmapper.
 func (r *Recorder) Called(from portmap.Caller, c oncrpc.Call, reply []byte) {
@@ -66,14 +63,16 @@ func (r *Recorder) Answered(from *portmap.Caller, calls int, at time.Time, took 
 // noteRefusal takes note of a refused call, but not of each one of a flood.
 func (r *Recorder) noteRefusal(from portmap.Caller, c *oncrpc.Call, v metrics.Verdict) {
 	r.clients.refused(keyOf(&from))
-	now, last := time.Now().UnixNano(), r.lastRefusal.Load()
-	if now-last < int64(refusalPause) || !r.lastRefusal.CompareAndSwap(last, now) {
-		return
-	}
-	e := event(from, c, v)
-	r.note(&r.refused, e)
-	if r.refusal != nil {
-		r.refusal(e)
+	for now := time.Now().UnixNano(); ; {
+		paid := r.refusalsPaid.Load()
+		next := max(paid, now-kept*int64(refusalPause)) + int64(refusalPause)
+		if next > now {
+			return
+		}
+		if r.refusalsPaid.CompareAndSwap(paid, next) {
+			r.note(&r.refused, event(from, c, v))
+			return
+		}
 	}
 }
 

@@ -61,6 +61,8 @@ type Config struct {
 	Reread func() (Config, []string, error)
 	// LogRate, if not nil, bounds the lines that Log takes in a second, 0 for no bound.
 	LogRate func(lines int)
+	// RPCBindMessages logs refused calls in rpcbind's words.
+	RPCBindMessages bool
 	// LogCalls logs every call.
 	LogCalls bool
 	// Log is where the daemon logs; nil discards.

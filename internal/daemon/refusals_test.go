@@ -9,37 +9,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gportmap/gportmap/internal/admin"
+	"github.com/gportmap/gportmap/internal/access"
 	"github.com/gportmap/gportmap/internal/daemon/logging"
 	"github.com/gportmap/gportmap/internal/portmap"
 	"github.com/gportmap/gportmap/internal/registry"
 	"github.com/gportmap/gportmap/internal/warmstart"
 	"github.com/gportmap/gportmap/pkg/rpcbind"
 )
-
-// TestRefusals holds what the log tells of a SET or UNSET that the policy refused.
-func TestRefusals(t *testing.T) {
-	for _, c := range []struct {
-		event admin.Event
-		want  string
-	}{
-		{admin.Event{Peer: "udp 10.0.0.9:5", Procedure: "SET", RPCBVersion: 2, Verdict: "too_weak", Program: 100003, Version: 3, Netid: "tcp", Port: 2049},
-			`registration refused procedure=SET from="udp 10.0.0.9:5" program=100003 version=3 netid=tcp port=2049 answer=too_weak`},
-		{admin.Event{Peer: "uid 7", Procedure: "UNSET", RPCBVersion: 4, Verdict: "too_weak", Program: 1, Version: 2, Address: "\x1b[2J"},
-			`registration refused procedure=UNSET from="uid 7" program=1 version=2 netid="" addr="\x1b[2J" answer=too_weak`},
-		{admin.Event{Peer: "uid 7", Procedure: "UNSET", RPCBVersion: 4, Verdict: "no", Program: 1, Version: 2}, ""}, // TestLogRefused
-		{admin.Event{Peer: "udp 10.0.0.9:5", Procedure: "DUMP", RPCBVersion: 2, Verdict: "too_weak"}, ""},
-		{admin.Event{Peer: "udp 10.0.0.9:5", Verdict: "denied"}, ""},
-	} {
-		var l lines
-		h := logging.New(&l, slog.LevelInfo)
-		refusals(slog.New(h))(c.event)
-		h.Close()
-		if got := strings.Join(l, "\n"); got != c.want {
-			t.Errorf("%q, want %q", got, c.want)
-		}
-	}
-}
 
 // TestLogRefused holds what the log tells of a SET or UNSET that the table refused: both owners and the reason.
 func TestLogRefused(t *testing.T) {
@@ -67,7 +43,7 @@ func TestLogRefused(t *testing.T) {
 	} {
 		var l lines
 		h := logging.New(&l, slog.LevelInfo)
-		logRefused(slog.New(h))(c.refused)
+		newRefusalLog(Config{Log: slog.New(h)}, new(access.Policy)).refused(c.refused)
 		h.Close()
 		if got := strings.Join(l, "\n"); got != c.want {
 			t.Errorf("%q, want %q", got, c.want)
@@ -94,7 +70,7 @@ func TestOneLineForARefusal(t *testing.T) {
 			"err=\"protocol 132 is neither tcp (6) nor udp (17)\" answer=no"},
 		{"v2 SET, port", local, call(rpcbind.Program, 2, 1, rpcbind.AppendMapping(nil, rpcbind.Mapping{Program: 300001, Version: 1, Prot: 6, Port: 70000})),
 			"owner=1002 program=300001 version=1 netid=tcp err=\"port 70000 is above 65535\" answer=no"},
-		{"v4 SET from afar", far, call(rpcbind.Program, 4, 1, taken), "from=\"tcp 10.0.0.9:4000\" program=300000 version=1 netid=tcp addr=0.0.0.0.8.1 answer=too_weak"},
+		{"v4 SET from afar", far, call(rpcbind.Program, 4, 1, taken), "from=\"tcp 10.0.0.9:4000\" program=300000 version=1 netid=tcp addr=0.0.0.0.8.1 rule=\"only this host registers\" answer=too_weak"},
 	} {
 		var native fieldLines
 		h := logging.New(&native, slog.LevelInfo)
@@ -107,9 +83,8 @@ func TestOneLineForARefusal(t *testing.T) {
 		if err := table.Set(rpcbind.RPCB{Program: 300000, Version: 1, Netid: "tcp", Addr: "0.0.0.0.8.2", Owner: rpcbind.OwnerSuperuser}); err != nil {
 			t.Fatal(err)
 		}
-		p := portmap.New(portmap.Config{
-			Table: table, Policy: door.policy, Refused: logRefused(log), Count: admin.NewRecorder(refusals(log)).Called,
-		})
+		refusals := newRefusalLog(Config{Log: log}, door.policy)
+		p := portmap.New(portmap.Config{Table: table, Policy: door.policy, Refused: refusals.refused, Denied: refusals.denied})
 		if reply := p.AppendReply(nil, c.call, c.from); len(reply) == 0 {
 			t.Errorf("%s: silence", c.name)
 		}

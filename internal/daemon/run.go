@@ -189,14 +189,16 @@ func serve(ctx context.Context, c Config, sockets []*sys.Socket, k *keeper, tabl
 	c.warnOverfull(table.Len() - len(ownEntries(sockets)))
 	report := &reporter{
 		log: c.Log, version: c.Version, started: time.Now(), listeners: names(sockets), table: table, state: state, dir: c.stateDir(),
-		dead: newDeadServers(c.Log, host.isOwn, whose.kernel), recorder: admin.NewRecorder(refusals(c.Log)), policy: door.policy,
+		dead: newDeadServers(c.Log, host.isOwn, whose.kernel), recorder: admin.NewRecorder(), policy: door.policy,
 	}
+	refusals := newRefusalLog(c, door.policy)
 	pm := portmap.Config{
 		Table:       table,
 		Policy:      door.policy,
 		Now:         func() uint32 { return uint32(time.Now().Unix()) },
 		Dead:        report.dead.isDead,
-		Refused:     logRefused(c.Log),
+		Refused:     refusals.refused,
+		Denied:      refusals.denied,
 		LookupStats: c.Limits.LookupStats, RemoteStats: c.Limits.RemoteStats,
 		Count: report.recorder.Called,
 	}

@@ -61,7 +61,33 @@ func namesProgram(proc uint32) bool {
 
 // permits tells whether the caller may make this call, about a program.
 func (p *Portmapper) permits(r *request, prog uint32) bool {
-	return p.policy.Permits(r.from, ClassOf(r.Procedure), prog)
+	return p.permitsClass(r, ClassOf(r.Procedure), prog)
+}
+
+func (p *Portmapper) permitsClass(r *request, class Class, prog uint32) bool {
+	if p.policy.Permits(r.from, class, prog) {
+		return true
+	}
+	p.tellDenied(r, class, prog, ByRule)
+	return false
+}
+
+// mayRegister tells whether the caller may SET and UNSET a program.
+func (p *Portmapper) mayRegister(r *request, prog uint32) bool {
+	if !p.permits(r, prog) {
+		return false
+	}
+	if p.policy.MayRegister(r.from) {
+		return true
+	}
+	p.tellDenied(r, Register, prog, NotLocal)
+	return false
+}
+
+func (p *Portmapper) tellDenied(r *request, class Class, prog uint32, reason DeniedReason) {
+	if p.denied != nil {
+		p.denied(Denied{From: r.from, Call: r.Call, Class: class, Prog: prog, Reason: reason})
+	}
 }
 
 // appendRefused answers a call that isn't permitted.

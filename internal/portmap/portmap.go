@@ -30,6 +30,8 @@ type Config struct {
 	Dead func(e *registry.Entry, owner string) bool
 	// Refused, if not nil, is told of each SET and UNSET of somebody who may register that was refused.
 	Refused func(Refused)
+	// Denied, if not nil, is told of each call that the policy refused.
+	Denied func(Denied)
 	// LookupStats and RemoteStats are how many lookups and remote calls GETSTAT lists for each version: at most
 	// MaxLookupStats and MaxRemoteStats, which 0 stands for.
 	LookupStats, RemoteStats int
@@ -50,6 +52,26 @@ type Refused struct {
 	Err    error           // why
 }
 
+// Denied is a call that the policy refused, answered AUTH_TOOWEAK or not at all.
+type Denied struct {
+	From   Caller
+	Call   oncrpc.Call // valid only during the call
+	Class  Class       // what was refused: of a remote call, perhaps the lookup that it takes
+	Prog   uint32      // that the call names, 0 for none
+	Reason DeniedReason
+}
+
+// DeniedReason is why the policy refused a call.
+type DeniedReason uint8
+
+// The reasons.
+const (
+	ByRule       DeniedReason = iota // [Policy.Permits]
+	NotLocal                         // [Policy.MayRegister]
+	TooLarge                         // the result is larger than the call: [Policy.MayAmplify]
+	NotForwarded                     // a procedure that isn't called for others: [Policy.MayForward]
+)
+
 // Portmapper answers calls. Its methods may be called from any number of goroutines.
 type Portmapper struct {
 	table      *registry.Table
@@ -58,6 +80,7 @@ type Portmapper struct {
 	relay      Relay
 	dead       func(e *registry.Entry, owner string) bool
 	refused    func(Refused)
+	denied     func(Denied)
 	observe    func(from Caller, call, reply []byte)
 	count      func(from Caller, call oncrpc.Call, reply []byte)
 	stats      statistics
@@ -66,7 +89,7 @@ type Portmapper struct {
 
 // New returns a Portmapper that knows no interfaces yet: see [Portmapper.SetInterfaces].
 func New(c Config) *Portmapper {
-	p := &Portmapper{table: c.Table, policy: c.Policy, now: c.Now, relay: c.Relay, dead: c.Dead, refused: c.Refused, observe: c.Observe, count: c.Count}
+	p := &Portmapper{table: c.Table, policy: c.Policy, now: c.Now, relay: c.Relay, dead: c.Dead, refused: c.Refused, denied: c.Denied, observe: c.Observe, count: c.Count}
 	p.stats.lookups = min(cmp.Or(c.LookupStats, MaxLookupStats), MaxLookupStats)
 	p.stats.remotes = min(cmp.Or(c.RemoteStats, MaxRemoteStats), MaxRemoteStats)
 	p.interfaces.Store(NewInterfaces(nil))

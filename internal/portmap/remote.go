@@ -74,8 +74,14 @@ func forwardable(prog, proc uint32) bool {
 // mayForward tells whether the caller may have that procedure called, and may know where its program is: the answer
 // tells that as well.
 func (p *Portmapper) mayForward(r *request, c *RemoteCall) bool {
-	return forwardable(c.Program, c.Proc) && p.permits(r, c.Program) &&
-		p.policy.Permits(r.from, Lookup, c.Program) && p.policy.MayForward(c.Program, c.Proc)
+	if !p.permits(r, c.Program) || !p.permitsClass(r, Lookup, c.Program) {
+		return false
+	}
+	may := forwardable(c.Program, c.Proc) && p.policy.MayForward(c.Program, c.Proc)
+	if !may && p.relay != nil {
+		p.tellDenied(r, Remote, c.Program, NotForwarded)
+	}
+	return may
 }
 
 // callIt is CALLIT of versions 2 and 3, BCAST and INDIRECT of version 4: a call of another program on this host,

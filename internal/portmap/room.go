@@ -64,7 +64,9 @@ func (p *Portmapper) appendTooLarge(dst []byte, r *request) []byte {
 		return dst
 	case p.room(r) == MaxDatagram:
 		return oncrpc.AppendAccepted(dst, r.XID, oncrpc.SystemErr)
-	case r.Procedure == rpcbind.ProcGetAddrList:
+	}
+	p.tellDenied(r, List, 0, TooLarge)
+	if r.Procedure == rpcbind.ProcGetAddrList {
 		return oncrpc.AppendProgMismatch(dst, r.XID, rpcbind.PMAPVers, rpcbind.RPCBVers3)
 	}
 	return oncrpc.AppendAuthError(dst, r.XID, oncrpc.AuthTooWeak)

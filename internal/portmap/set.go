@@ -17,7 +17,7 @@ func (p *Portmapper) set(dst []byte, r *request) []byte {
 	if !ok {
 		return appendGarbageArgs(dst, r)
 	}
-	if !p.permits(r, a.prog) || !p.policy.MayRegister(r.from) {
+	if !p.mayRegister(r, a.prog) {
 		return appendRefused(dst, r)
 	}
 	return p.register(dst, r, rpcbind.RPCB{
@@ -31,7 +31,7 @@ func (p *Portmapper) pmapSet(dst []byte, r *request) []byte {
 	if !ok {
 		return appendGarbageArgs(dst, r)
 	}
-	if !p.permits(r, m.Program) || !p.policy.MayRegister(r.from) {
+	if !p.mayRegister(r, m.Program) {
 		return appendRefused(dst, r)
 	}
 	b := rpcbind.RPCB{Program: m.Program, Version: m.Version}
@@ -96,7 +96,7 @@ func (p *Portmapper) unset(dst []byte, r *request) []byte {
 	if !ok {
 		return appendGarbageArgs(dst, r)
 	}
-	if !p.permits(r, a.prog) || !p.policy.MayRegister(r.from) {
+	if !p.mayRegister(r, a.prog) {
 		return appendRefused(dst, r)
 	}
 	netid := rpcbind.Netid(cString(a.netid))
@@ -110,7 +110,7 @@ func (p *Portmapper) pmapUnset(dst []byte, r *request) []byte {
 	if !ok {
 		return appendGarbageArgs(dst, r)
 	}
-	if !p.permits(r, m.Program) || !p.policy.MayRegister(r.from) {
+	if !p.mayRegister(r, m.Program) {
 		return appendRefused(dst, r)
 	}
 	return p.unregister(dst, r, rpcbind.RPCB{Program: m.Program, Version: m.Version}, func(n rpcbind.Netid) bool {

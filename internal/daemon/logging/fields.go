@@ -12,18 +12,33 @@ import (
 // Only the journal sees it, like every attribute whose key is in capitals.
 const MessageID = "MESSAGE_ID"
 
+// Kind is the key of the attribute by which a warning or an error says of what kind it is, where that isn't its message: see
+// [Handler.Enough]. No sink sees it.
+const Kind = "KIND"
+
+// Facility is the key of the attribute that names another facility of syslog than daemon, and Auth its value for the messages of
+// who was let in and who wasn't (syslog(3)). Identifier is the key of that which names another program.
+const (
+	Facility   = "SYSLOG_FACILITY"
+	Auth       = "4"
+	Identifier = "SYSLOG_IDENTIFIER"
+)
+
 // The events by which the journal can be searched: journalctl MESSAGE_ID=… They never change; docs/logging.md lists them.
 const (
 	IDStarted = "0dc3a9277c3c4e3ba5fc087b921a4f69"
 	IDStopped = "7838ed7d44994b25a5f360be857c7089"
 	IDRefused = "e64f5c764af14624883d6663d9cb5189" // a registration was refused
+	IDLookup  = "43c9009829604be385e831a2d95b8152" // a lookup was refused
+	IDList    = "c34624653ca34d01bf2a9d0eaadabd6b" // a list was refused
+	IDRemote  = "28042739447244c4acc746b28fca158e" // a remote call was refused
 	IDTaken   = "d647914a59b240c2b15e1970f0241894" // another portmapper's place was taken
 	IDState   = "73d460582a664f9c857ff44b13f3af0f" // the state can't be written
 )
 
 // journalFields are the attributes that the journal has under another name.
 var journalFields = map[string]string{
-	"program": "RPC_PROG", "version": "RPC_VERS", "netid": "RPC_NETID", "addr": "RPC_ADDR", "address": "RPC_ADDR",
+	"rule": "RULE", "program": "RPC_PROG", "version": "RPC_VERS", "netid": "RPC_NETID", "addr": "RPC_ADDR", "address": "RPC_ADDR",
 	"from": "PEER", "owner": "OWNER", "holder": "HOLDER", "unit": "UNIT", "answer": "VERDICT", "err": "ERROR", "error": "ERROR",
 }
 
@@ -47,7 +62,7 @@ func fieldOf(a slog.Attr) (Field, bool) {
 	if onlyField(a.Key) {
 		name = a.Key
 	}
-	return Field{name, a.Value.Resolve().String()}, name != ""
+	return Field{name, a.Value.Resolve().String()}, name != "" && name != Kind
 }
 
 type nativeJournal struct {

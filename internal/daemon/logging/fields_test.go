@@ -71,7 +71,7 @@ func TestJournalThatIsNotReached(t *testing.T) {
 }
 
 func TestMessageIDs(t *testing.T) {
-	ids := []string{IDStarted, IDStopped, IDRefused, IDTaken, IDState}
+	ids := []string{IDStarted, IDStopped, IDRefused, IDTaken, IDState, IDLookup, IDList, IDRemote}
 	for i, id := range ids {
 		if len(id) != 32 || strings.Trim(id, "0123456789abcdef") != "" || slices.Contains(ids[:i], id) {
 			t.Errorf("%q", id)
@@ -106,13 +106,13 @@ func TestRepeats(t *testing.T) {
 func TestRepeatWindows(t *testing.T) {
 	var r repeats
 	at := time.Unix(1000, 0)
-	l := line{at: at, level: slog.LevelError, kind: "x"}
+	pass := func(level slog.Level, name string) bool { return r.pass(at, level, name) }
 	for range repeatBurst {
-		if !r.pass(l) {
+		if !pass(slog.LevelError, "x") {
 			t.Fatal("too early")
 		}
 	}
-	if r.pass(l) || r.pass(l) {
+	if !r.enough("x") || pass(slog.LevelError, "x") || r.enough("y") {
 		t.Error("beyond the bound")
 	}
 	if got := r.due(at.Add(repeatWindow - 1)); got != nil || r.wait() == nil {
@@ -122,12 +122,12 @@ func TestRepeatWindows(t *testing.T) {
 	if len(got) != 1 || got[0].text != "2 more like it were not logged: x" || got[0].level != slog.LevelError || r.wait() != nil {
 		t.Errorf("%+v", got)
 	}
-	if !r.pass(l) {
+	if !pass(slog.LevelError, "x") {
 		t.Error("not in the next window")
 	}
 	// However many messages there are, no more are remembered; the others are written.
 	for i := range 3 * repeatKinds {
-		if !r.pass(line{at: at, level: slog.LevelWarn, kind: fmt.Sprint(i)}) {
+		if !pass(slog.LevelWarn, fmt.Sprint(i)) {
 			t.Fatal(i)
 		}
 	}

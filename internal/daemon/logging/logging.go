@@ -45,7 +45,6 @@ type line struct {
 	at     time.Time
 	level  slog.Level
 	text   string
-	kind   string // the message without attributes
 	fields []Field
 }
 
@@ -113,9 +112,7 @@ func (q *queue) write() {
 
 // writeLine ignores errors: there is nowhere left to report them.
 func (q *queue) writeLine(l line) {
-	if q.repeats.pass(l) {
-		q.sendLine(l)
-	}
+	q.sendLine(l)
 	q.reportDropped()
 }
 
@@ -151,8 +148,22 @@ func (q *queue) put(l line) {
 // Enabled tells whether records of a level are written.
 func (h *Handler) Enabled(_ context.Context, level slog.Level) bool { return level >= h.level }
 
+// Enough tells whether one more warning of a kind, its message or the attribute [Kind], would be left out because there were
+// many, and then counts it as if it had been logged. So who logs for each of many callers needn't build a record in vain.
+func (h *Handler) Enough(kind string) bool { return h.queue.repeats.enough(kind) }
+
 // Handle queues a record. It never blocks and never fails.
 func (h *Handler) Handle(_ context.Context, r slog.Record) error {
+	kind := r.Message
+	r.Attrs(func(a slog.Attr) bool {
+		if a.Key == Kind {
+			kind = a.Value.String()
+		}
+		return a.Key != Kind
+	})
+	if !h.queue.repeats.pass(r.Time, r.Level, kind) {
+		return nil
+	}
 	var b strings.Builder
 	appendEscaped(&b, r.Message)
 	b.WriteString(h.attrs)
@@ -172,7 +183,7 @@ func (h *Handler) Handle(_ context.Context, r slog.Record) error {
 	if r.Level < slog.LevelError && !h.queue.rate.take(r.Time) {
 		return nil
 	}
-	h.queue.put(line{at: r.Time, level: r.Level, text: b.String(), kind: Escape(r.Message), fields: fields})
+	h.queue.put(line{at: r.Time, level: r.Level, text: b.String(), fields: fields})
 	return nil
 }
 

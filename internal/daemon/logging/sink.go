@@ -74,29 +74,49 @@ func (s text) WriteLine(at time.Time, level slog.Level, text string) error {
 }
 
 type syslogSink struct {
-	tag string
-	w   *syslog.Writer
+	tag     string
+	writers map[syslogSource]*syslog.Writer
 }
 
-// Syslog returns a Sink that sends lines to the syslog daemon of this host under facility daemon. One that isn't there,
-// or not yet, is looked for again with each line.
-func Syslog(tag string) Sink { return &syslogSink{tag: tag} }
+// A syslogSource is what a line of syslog says of where it comes from.
+type syslogSource struct {
+	facility syslog.Priority
+	tag      string
+}
 
-func (s *syslogSink) WriteLine(_ time.Time, level slog.Level, text string) error {
-	if s.w == nil {
-		w, err := syslog.New(syslog.LOG_DAEMON|syslog.LOG_INFO, s.tag)
-		if err != nil {
+// Syslog returns a Sink that sends lines to the syslog daemon of this host under facility daemon, unless their fields name
+// another. One that isn't there, or not yet, is looked for again with each line.
+func Syslog(tag string) Sink { return &syslogSink{tag, make(map[syslogSource]*syslog.Writer)} }
+
+func (s *syslogSink) WriteLine(at time.Time, level slog.Level, text string) error {
+	return s.WriteFields(at, level, text, nil)
+}
+
+func (s *syslogSink) WriteFields(_ time.Time, level slog.Level, text string, fields []Field) error {
+	from := syslogSource{syslog.LOG_DAEMON, s.tag}
+	for _, f := range fields {
+		switch {
+		case f.Name == Facility && f.Value == Auth:
+			from.facility = syslog.LOG_AUTH
+		case f.Name == Identifier:
+			from.tag = f.Value
+		}
+	}
+	w := s.writers[from]
+	if w == nil {
+		var err error
+		if w, err = syslog.New(from.facility|syslog.LOG_INFO, from.tag); err != nil {
 			return err
 		}
-		s.w = w
+		s.writers[from] = w
 	}
 	switch priority(level) {
 	case syslog.LOG_ERR:
-		return s.w.Err(text)
+		return w.Err(text)
 	case syslog.LOG_WARNING:
-		return s.w.Warning(text)
+		return w.Warning(text)
 	case syslog.LOG_INFO:
-		return s.w.Info(text)
+		return w.Info(text)
 	}
-	return s.w.Debug(text)
+	return w.Debug(text)
 }
