@@ -6,7 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/gportmap/gportmap/internal/portmap"
@@ -17,14 +17,15 @@ const (
 	clientSlots = 256
 	// clientWays is how many slots a client may be in.
 	clientWays = 4
-	// clientStay is how long a client keeps its slot: forged sources can't make us allocate with every datagram.
+	// clientStay is how long a client keeps its slot: forged sources can't push everybody else out at once.
 	clientStay = time.Second
 )
 
 // clients remembers who called lately. Any caller can make up sources, so it has a fixed size, and a slot is taken from
 // the client that was silent longest, but not within a second.
 type clients struct {
-	slots [clientSlots]atomic.Pointer[client]
+	mu    sync.Mutex
+	slots [clientSlots]client
 	seed  maphash.Seed
 }
 
@@ -35,12 +36,12 @@ type clientKey struct {
 	hasUID bool
 }
 
+// client is a slot; its since is 0 if it is free.
 type client struct {
 	clientKey
-	since   int64 // nanoseconds since 1970
-	last    atomic.Int64
-	calls   atomic.Uint64
-	refused atomic.Uint64
+	since          int64 // nanoseconds since 1970
+	last           int64
+	calls, refused uint64
 }
 
 func keyOf(from *portmap.Caller) clientKey {
@@ -62,44 +63,43 @@ func (k clientKey) String() string {
 
 // seen counts calls of a client, which came at that time.
 func (c *clients) seen(k clientKey, calls int, at time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	now := at.UnixNano()
 	if e := c.find(k, now, true); e != nil {
-		e.calls.Add(uint64(calls))
-		e.last.Store(now)
+		e.calls += uint64(calls)
+		e.last = now
 	}
 }
 
 // refused counts a call that was refused, if the client is known.
 func (c *clients) refused(k clientKey) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if e := c.find(k, 0, false); e != nil {
-		e.refused.Add(1)
+		e.refused++
 	}
 }
 
+// find returns the slot of a client, or nil. If add is true it may be one that was another's.
 func (c *clients) find(k clientKey, now int64, add bool) *client {
 	first := c.hash(k)
-	var longest *atomic.Pointer[client]
-	var silent int64
+	var longest *client
 	for i := range uint64(clientWays) {
-		slot := &c.slots[(first+i)%clientSlots]
-		e := slot.Load()
+		e := &c.slots[(first+i)%clientSlots]
 		switch {
-		case e == nil:
-			if silent = -1; longest == nil || longest.Load() != nil {
-				longest = slot
-			}
-		case e.clientKey == k:
+		case e.since != 0 && e.clientKey == k:
 			return e
-		case silent >= 0 && now-e.since >= int64(clientStay) && (longest == nil || e.last.Load() < silent):
-			longest, silent = slot, e.last.Load()
+		case e.since != 0 && now-e.since < int64(clientStay):
+		case longest == nil || e.last < longest.last: // a free one has the time 0
+			longest = e
 		}
 	}
 	if !add || longest == nil {
 		return nil
 	}
-	e := &client{clientKey: k, since: now}
-	longest.Store(e)
-	return e
+	*longest = client{clientKey: k, since: now}
+	return longest
 }
 
 // hash spreads the keys so that nobody can choose addresses that push one client out.
@@ -116,11 +116,12 @@ func (c *clients) hash(k clientKey) uint64 {
 // list returns who is remembered, those who called last first.
 func (c *clients) list() []Client {
 	var all []Client
-	for i := range c.slots {
-		if e := c.slots[i].Load(); e != nil {
-			all = append(all, Client{
-				Peer: e.String(), Calls: e.calls.Load(), Refused: e.refused.Load(), Last: time.Unix(0, e.last.Load()),
-			})
+	c.mu.Lock()
+	slots := c.slots
+	c.mu.Unlock()
+	for _, e := range slots {
+		if e.since != 0 {
+			all = append(all, Client{Peer: e.String(), Calls: e.calls, Refused: e.refused, Last: time.Unix(0, e.last)})
 		}
 	}
 	slices.SortFunc(all, func(a, b Client) int { return b.Last.Compare(a.Last) })

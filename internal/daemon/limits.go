@@ -20,7 +20,8 @@ type Limits struct {
 	// AnswerRate is the number of datagrams from one network (/24 of IPv4, /56 of IPv6) that are answered in a second;
 	// below zero there is no limit.
 	AnswerRate int
-	// Registrations is the number of registrations in all, an eighth of it for root alone.
+	// Registrations is the number of registrations in all: an eighth of it for root and system users, half of that for root
+	// alone.
 	Registrations int
 	// RegistrationsPerOwner is the number of registrations of each user other than root.
 	RegistrationsPerOwner int
@@ -52,8 +53,8 @@ const (
 	defaultLogLines              = 1000
 )
 
-// rootShare is which part of the registrations is kept for root.
-const rootShare = 8
+// reservedShare is which part of the registrations is kept for root and system users.
+const reservedShare = 8
 
 func (l Limits) complete() Limits {
 	l.AnswerRate = cmp.Or(l.AnswerRate, access.DefaultAnswerRate)
@@ -107,7 +108,8 @@ func (l Limits) longestList() int {
 // table returns the limits of the table.
 func (l Limits) table() registry.Limits {
 	return registry.Limits{
-		Entries: l.Registrations, Reserve: l.Registrations / rootShare, PerOwner: l.RegistrationsPerOwner, Octets: l.StringOctets,
+		Entries: l.Registrations, Reserve: l.Registrations / reservedShare, SystemUID: sys.LastSystemUID(),
+		PerOwner: l.RegistrationsPerOwner, Octets: l.StringOctets,
 	}
 }
 

@@ -56,7 +56,7 @@ func TestLimitsHaveDefaults(t *testing.T) {
 	if l.Registrations != 65536 || l.RegistrationsPerOwner != 4096 || l.AnswerRate != 10000 || l.LogLines != 1000 {
 		t.Errorf("%+v", l)
 	}
-	if table := l.table(); table.Reserve != 8192 || table.Entries != 65536 || table.Octets != 256 {
+	if table := l.table(); table.Reserve != 8192 || table.SystemUID < 99 || table.Entries != 65536 || table.Octets != 256 {
 		t.Errorf("%+v", table)
 	}
 	if l := (Limits{AnswerRate: -1, StringOctets: 99}).complete(); l.AnswerRate != -1 || l.StringOctets != 99 {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/gportmap/gportmap/internal/registry"
 	"github.com/gportmap/gportmap/pkg/rpcbind"
 	"github.com/gportmap/gportmap/pkg/xdr"
 )
@@ -16,9 +17,9 @@ const (
 	// stateFile is the one that has every registration, see package warmstart.
 	stateFile = "rpcbind.xdr"
 	// stateOctets bounds what is read of it.
-	stateOctets = 128 << 20
+	stateOctets = registry.MaxJournal
 	// stateString bounds a string in it, octets.
-	stateString = 9000
+	stateString = registry.MaxString
 )
 
 func (c Config) statePath() string { return filepath.Join(c.stateDir(), stateFile) }
@@ -39,7 +40,7 @@ func (c Config) writeState(regs []rpcbind.RPCB) error {
 				rpcbind.Mapping{Program: b.Program, Version: b.Version, Prot: prot, Port: uint32(at.Port())})
 		}
 	}
-	state.Rewrite(rpcbs, mappings)
+	state.Rewrite(registry.ListOf(rpcbs), registry.ListOf(mappings))
 	return state.Err()
 }
 

@@ -3,12 +3,13 @@ package portmap
 import (
 	"bytes"
 
+	"github.com/gportmap/gportmap/internal/registry"
 	"github.com/gportmap/gportmap/pkg/rpcbind"
 	"github.com/gportmap/gportmap/pkg/xdr"
 )
 
 // maxString bounds the strings of a call, in octets. A record of 9,000 octets bounds them as well.
-const maxString = 9000
+const maxString = registry.MaxString
 
 // rpcbArgs is an rpcb as it stands in a call: its strings alias the message, so that a lookup allocates nothing.
 type rpcbArgs struct {

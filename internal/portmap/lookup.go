@@ -17,11 +17,8 @@ func (p *Portmapper) getPort(dst []byte, r *request) []byte {
 	}
 	var port uint32
 	if netid, ok := rpcbind.NetidOfProt(m.Prot); ok {
-		exact := false
-		if e := p.table.Lookup(m.Program, m.Version, netid); e != nil {
-			port = uint32(e.IP.Port())
-			exact = e.Version == m.Version
-		}
+		found, exact := p.table.Port(m.Program, m.Version, netid)
+		port = uint32(found)
 		t, _ := TransportOf(netid)
 		p.stats.lookedUp(r.Version, addrKey{m.Program, m.Version, t}, outcome{found: port != 0, exact: exact})
 	}
@@ -91,12 +88,12 @@ func (p *Portmapper) getAddrList(dst []byte, r *request) []byte {
 	usable = usable && t != Local
 	dst = appendSuccess(dst, r)
 	found := false
-	for _, e := range p.table.Program(a.prog) {
-		transport, known := e.Netid.Transport()
-		if !usable || e.Version != a.vers || !known || !transport.IP() || (transport.Family == "inet6") != t.IPv6() {
+	for _, e := range p.family(a.prog, a.vers, t) {
+		if e == nil || !usable {
 			continue
 		}
 		found = true
+		transport, _ := e.Netid.Transport()
 		addr := e.Addr
 		if ap, ok := p.interfaces.Load().merge(e, hint, r.from); ok {
 			addr = rpcbind.UAddr(ap)
@@ -107,29 +104,48 @@ func (p *Portmapper) getAddrList(dst []byte, r *request) []byte {
 	return xdr.AppendBool(dst, false)
 }
 
+// family returns the registrations of a version on the two transports of the protocol family of t, those that came first
+// before the others; nil stands for none.
+func (p *Portmapper) family(prog, vers uint32, t Transport) [2]*registry.Entry {
+	both := [2]*registry.Entry{p.table.Lookup(prog, vers, rpcbind.UDP), p.table.Lookup(prog, vers, rpcbind.TCP)}
+	if t.IPv6() {
+		both = [2]*registry.Entry{p.table.Lookup(prog, vers, rpcbind.UDP6), p.table.Lookup(prog, vers, rpcbind.TCP6)}
+	}
+	for i, e := range both {
+		if e != nil && e.Version != vers {
+			both[i] = nil
+		}
+	}
+	if both[0] != nil && both[1] != nil && both[1].Before(both[0]) {
+		both[0], both[1] = both[1], both[0]
+	}
+	return both
+}
+
 // dump is DUMP of versions 3 and 4: every registration in the order of arrival.
 func (p *Portmapper) dump(dst []byte, r *request) []byte {
-	return p.appendList(dst, r, p.table.RPCBs())
+	return p.appendList(dst, r, p.table.RPCBOctets, p.table.RPCBs)
 }
 
 // dumpMappings is DUMP of version 2: the registrations on tcp and udp.
 func (p *Portmapper) dumpMappings(dst []byte, r *request) []byte {
-	return p.appendList(dst, r, p.table.Mappings())
+	return p.appendList(dst, r, p.table.MappingOctets, p.table.Mappings)
 }
 
-// appendList appends an encoded list and its end. A list that the reply has no room for isn't copied first: a
+// appendList appends an encoded list and its end. A list that the reply has no room for isn't encoded or copied first: a
 // datagram of 40 octets must not cost a copy of the whole table.
-func (p *Portmapper) appendList(dst []byte, r *request, elements []byte) []byte {
+func (p *Portmapper) appendList(dst []byte, r *request, octets func() int, list func() registry.List) []byte {
 	start := len(dst)
 	dst = appendSuccess(dst, r)
-	if len(dst)-start+len(elements)+xdr.Unit > p.room(r) {
+	if len(dst)-start+octets()+xdr.Unit > p.room(r) {
 		return p.appendTooLarge(dst[:start], r)
 	}
-	if r.around && len(elements) >= longList {
-		r.at, r.list = len(dst), elements
+	elements := list()
+	if r.around && elements.Octets >= longList {
+		r.at, r.list = len(dst), elements.Parts
 		return xdr.AppendBool(dst, false)
 	}
-	return xdr.AppendBool(append(dst, elements...), false)
+	return xdr.AppendBool(elements.Append(dst), false)
 }
 
 // longList is the size in octets of the shortest list that is left out of a reply: to copy a shorter one costs less than to

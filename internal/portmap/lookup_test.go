@@ -227,7 +227,8 @@ func TestReplyAroundAList(t *testing.T) {
 		for _, call := range [][]byte{callTo(2, 4), callTo(3, 4), callTo(4, 4), callTo(3, 6), callTo(2, 0)} {
 			dst := []byte("before")
 			want := p.AppendReply(slices.Clone(dst), call, localCaller(TCP))
-			got, at, list := p.AppendReplyAround(dst, call, localCaller(TCP))
+			got, at, parts := p.AppendReplyAround(dst, call, localCaller(TCP))
+			list := slices.Concat(parts...)
 			if whole := slices.Concat(got[:at], list, got[at:]); !bytes.Equal(whole, want) {
 				t.Fatalf("%d registrations: %x, want %x", n, whole, want)
 			}

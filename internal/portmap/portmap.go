@@ -90,8 +90,7 @@ type Portmapper struct {
 // New returns a Portmapper that knows no interfaces yet: see [Portmapper.SetInterfaces].
 func New(c Config) *Portmapper {
 	p := &Portmapper{table: c.Table, policy: c.Policy, now: c.Now, relay: c.Relay, dead: c.Dead, refused: c.Refused, denied: c.Denied, observe: c.Observe, count: c.Count}
-	p.stats.lookups = min(cmp.Or(c.LookupStats, MaxLookupStats), MaxLookupStats)
-	p.stats.remotes = min(cmp.Or(c.RemoteStats, MaxRemoteStats), MaxRemoteStats)
+	p.stats.init(min(cmp.Or(c.LookupStats, MaxLookupStats), MaxLookupStats), min(cmp.Or(c.RemoteStats, MaxRemoteStats), MaxRemoteStats))
 	p.interfaces.Store(NewInterfaces(nil))
 	return p
 }
@@ -114,8 +113,8 @@ func (p *Portmapper) AppendReply(dst, call []byte, from Caller) []byte {
 }
 
 // AppendReplyAround is AppendReply for a stream whose sender can gather: a long list, which every caller gets, isn't copied
-// into the reply. It has to be sent where the reply has offset at, and nobody may change it. Nil says that there is none.
-func (p *Portmapper) AppendReplyAround(dst, call []byte, from Caller) (reply []byte, at int, list []byte) {
+// into the reply. Its parts have to be sent where the reply has offset at, and nobody may change them. Nil says that there is none.
+func (p *Portmapper) AppendReplyAround(dst, call []byte, from Caller) (reply []byte, at int, list [][]byte) {
 	r := request{from: from, size: len(call), around: p.observe == nil}
 	reply = p.append(dst, call, &r)
 	return reply, r.at, r.list
@@ -159,9 +158,9 @@ type request struct {
 	size int // of the call in octets
 	most int // that the reply may have, once room was asked; 0 before
 
-	around bool   // a long list is left out of the reply
-	at     int    // where it belongs
-	list   []byte // nil if none was left out
+	around bool     // a long list is left out of the reply
+	at     int      // where it belongs
+	list   [][]byte // nil if none was left out
 }
 
 func (p *Portmapper) appendReply(dst, call []byte, r *request) []byte {

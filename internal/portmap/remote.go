@@ -149,13 +149,11 @@ func (p *Portmapper) remoteService(r *request, c *RemoteCall, indirect bool) *re
 // versions returns the lowest and the highest version of e's program on its netid. It begins with e's own, so that
 // the answer makes sense even if all of them were removed since e was looked up.
 func (p *Portmapper) versions(e *registry.Entry) (low, high uint32) {
-	low, high = e.Version, e.Version
-	for _, other := range p.table.Program(e.Program) {
-		if other.Netid.Is(e.Netid) {
-			low, high = min(low, other.Version), max(high, other.Version)
-		}
+	low, high, ok := p.table.Versions(e.Program, e.Netid)
+	if !ok {
+		return e.Version, e.Version
 	}
-	return low, high
+	return min(low, e.Version), max(high, e.Version)
 }
 
 func (p *Portmapper) forward(c RemoteCall, e *registry.Entry) error {

@@ -138,8 +138,8 @@ func (p *Portmapper) tellRefused(r *request, b rpcbind.RPCB, covers func(rpcbind
 		return
 	}
 	refused := Refused{From: r.from, Set: r.Procedure == rpcbind.ProcSet, Wanted: b, Err: err}
-	for _, e := range p.table.Program(b.Program) {
-		if e.Version == b.Version && covers(e.Netid) && e.RemovableBy(b.Owner) != nil {
+	for _, e := range p.table.Version(b.Program, b.Version) {
+		if covers(e.Netid) && e.RemovableBy(b.Owner) != nil {
 			refused.Holder = e
 			break
 		}

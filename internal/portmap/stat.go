@@ -23,9 +23,7 @@ const statProcs = 13
 
 // statistics is what GETSTAT answers: a block for each of the versions 2, 3 and 4.
 type statistics struct {
-	blocks  [3]statBlock
-	lookups int // how many elements each list of lookups has at most
-	remotes int
+	blocks [3]statBlock
 }
 
 type statBlock struct {
@@ -48,12 +46,6 @@ type remoteKey struct {
 	transport        Transport
 }
 
-type statEntry[K comparable] struct {
-	key                         K
-	success, failure, indirects atomic.Uint32
-	real                        atomic.Bool // key's program and version were found, not only another version
-}
-
 // outcome is what is counted of one call.
 type outcome struct {
 	found    bool // there is an address to answer, if only that of another version
@@ -61,102 +53,93 @@ type outcome struct {
 	indirect bool // the call is INDIRECT
 }
 
-// statList is a bounded list of counters. Counting in an element that is there takes no lock.
+// statList is a bounded list of counters. Its elements are slots that are used again, so counting allocates nothing, whatever
+// is asked for. The keys stand side by side, because each lookup searches them.
 type statList[K comparable] struct {
-	mu   sync.Mutex // held by those who change the list
-	list atomic.Pointer[[]*statEntry[K]]
+	mu     sync.Mutex
+	keys   []K
+	counts []statCounts // of the keys
+	order  []uint8      // the slots, that of the oldest element first
+}
+
+type statCounts struct {
+	success, failure, indirects uint32
+	real                        bool // key's program and version were found, not only another version
+}
+
+// init makes room for so many elements in each list of lookups and of remote calls.
+func (s *statistics) init(lookups, remotes int) {
+	for i := range s.blocks {
+		s.blocks[i].addrs.init(lookups)
+		s.blocks[i].remote.init(remotes)
+	}
+}
+
+func (l *statList[K]) init(limit int) {
+	l.keys, l.counts, l.order = make([]K, 0, limit), make([]statCounts, 0, limit), make([]uint8, 0, limit)
 }
 
 func (s *statistics) block(vers uint32) *statBlock { return &s.blocks[vers-rpcbind.PMAPVers] }
 
 func (s *statistics) called(vers, proc uint32) { s.block(vers).calls[proc].Add(1) }
 
-func (s *statistics) lookedUp(vers uint32, k addrKey, o outcome) {
-	s.block(vers).addrs.count(k, s.lookups, o)
-}
+func (s *statistics) lookedUp(vers uint32, k addrKey, o outcome) { s.block(vers).addrs.count(k, o) }
 
 func (s *statistics) calledRemote(vers uint32, k remoteKey, o outcome) {
-	s.block(vers).remote.count(k, s.remotes, o)
+	s.block(vers).remote.count(k, o)
 }
 
-func (l *statList[K]) count(k K, limit int, o outcome) {
-	e := l.find(k)
-	if e == nil {
-		e = l.add(k, limit, o.exact)
-	}
-	if e == nil {
-		return
-	}
-	if o.found {
-		e.success.Add(1)
-	} else {
-		e.failure.Add(1)
-	}
-	if o.exact && !e.real.Load() {
-		e.real.Store(true)
-	}
-	if o.indirect {
-		e.indirects.Add(1)
-	}
-}
-
-func (l *statList[K]) entries() []*statEntry[K] {
-	if list := l.list.Load(); list != nil {
-		return *list
-	}
-	return nil
-}
-
-func (l *statList[K]) find(k K) *statEntry[K] {
-	for _, e := range l.entries() {
-		if e.key == k {
-			return e
-		}
-	}
-	return nil
-}
-
-// add puts a new element at the front of the list. In a full list it takes the place of the oldest element whose
-// program and version never were registered when it was asked for; if all were, one that isn't either is not
-// listed, and one that is takes the place of the oldest. So the made-up programs and versions of a caller push each
-// other out, not the programs that are in use. A success alone doesn't tell: a made-up version of a registered
-// program has that as well, with the address of another version.
-func (l *statList[K]) add(k K, limit int, exact bool) *statEntry[K] {
+func (l *statList[K]) count(k K, o outcome) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if e := l.find(k); e != nil {
-		return e
-	}
-	old := l.entries()
-	drop := len(old)
-	if len(old) >= limit {
-		drop = lastMadeUp(old)
-		switch {
-		case drop >= 0:
-		case exact:
-			drop = len(old) - 1
-		default:
-			return nil
+	slot := slices.Index(l.keys, k)
+	if slot < 0 {
+		if slot = l.add(k, o.exact); slot < 0 {
+			return
 		}
 	}
-	list := make([]*statEntry[K], 1, len(old)+1)
-	list[0] = &statEntry[K]{key: k}
-	for i, e := range old {
-		if i != drop {
-			list = append(list, e)
-		}
+	c := &l.counts[slot]
+	if o.found {
+		c.success++
+	} else {
+		c.failure++
 	}
-	l.list.Store(&list)
-	return list[0]
+	c.real = c.real || o.exact
+	if o.indirect {
+		c.indirects++
+	}
 }
 
-func lastMadeUp[K comparable](list []*statEntry[K]) int {
-	for i, e := range slices.Backward(list) {
-		if !e.real.Load() {
-			return i
-		}
+// add returns the slot of a new element. In a full list that is the slot of the oldest element whose program and version never
+// were registered when it was asked for. If all were, one that isn't either is not listed, which -1 stands for, and one that is
+// takes the slot of the oldest. So the made-up programs and versions of a caller push each other out, not the programs that are
+// in use. A success alone doesn't tell: a made-up version of a registered program has that as well, with the address of another
+// version.
+func (l *statList[K]) add(k K, exact bool) int {
+	if n := len(l.keys); n < cap(l.order) {
+		l.keys, l.counts, l.order = append(l.keys, k), append(l.counts, statCounts{}), append(l.order, uint8(n))
+		return n
 	}
-	return -1
+	at := slices.IndexFunc(l.order, func(slot uint8) bool { return !l.counts[slot].real })
+	if at < 0 {
+		if !exact {
+			return -1
+		}
+		at = 0
+	}
+	slot := l.order[at]
+	l.order = append(slices.Delete(l.order, at, at+1), slot)
+	l.keys[slot], l.counts[slot] = k, statCounts{}
+	return int(slot)
+}
+
+// each calls f with every element, the newest first.
+func (l *statList[K]) each(f func(K, statCounts)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, slot := range slices.Backward(l.order) {
+		f(l.keys[slot], l.counts[slot])
+	}
 }
 
 // getStat is GETSTAT of version 4: for each of the versions 2, 3 and 4 the calls of each procedure, the successful
@@ -175,24 +158,24 @@ func (b *statBlock) append(dst []byte) []byte {
 	}
 	dst = xdr.AppendUint32(dst, b.sets.Load())
 	dst = xdr.AppendUint32(dst, b.unsets.Load())
-	for _, e := range b.addrs.entries() {
+	b.addrs.each(func(k addrKey, c statCounts) {
 		dst = xdr.AppendBool(dst, true)
-		dst = xdr.AppendUint32(dst, e.key.prog)
-		dst = xdr.AppendUint32(dst, e.key.vers)
-		dst = xdr.AppendUint32(dst, e.success.Load())
-		dst = xdr.AppendUint32(dst, e.failure.Load())
-		dst = xdr.AppendString(dst, string(e.key.transport.Netid()))
-	}
+		dst = xdr.AppendUint32(dst, k.prog)
+		dst = xdr.AppendUint32(dst, k.vers)
+		dst = xdr.AppendUint32(dst, c.success)
+		dst = xdr.AppendUint32(dst, c.failure)
+		dst = xdr.AppendString(dst, string(k.transport.Netid()))
+	})
 	dst = xdr.AppendBool(dst, false)
-	for _, e := range b.remote.entries() {
+	b.remote.each(func(k remoteKey, c statCounts) {
 		dst = xdr.AppendBool(dst, true)
-		dst = xdr.AppendUint32(dst, e.key.prog)
-		dst = xdr.AppendUint32(dst, e.key.vers)
-		dst = xdr.AppendUint32(dst, e.key.proc)
-		dst = xdr.AppendUint32(dst, e.success.Load())
-		dst = xdr.AppendUint32(dst, e.failure.Load())
-		dst = xdr.AppendUint32(dst, e.indirects.Load())
-		dst = xdr.AppendString(dst, string(e.key.transport.Netid()))
-	}
+		dst = xdr.AppendUint32(dst, k.prog)
+		dst = xdr.AppendUint32(dst, k.vers)
+		dst = xdr.AppendUint32(dst, k.proc)
+		dst = xdr.AppendUint32(dst, c.success)
+		dst = xdr.AppendUint32(dst, c.failure)
+		dst = xdr.AppendUint32(dst, c.indirects)
+		dst = xdr.AppendString(dst, string(k.transport.Netid()))
+	})
 	return xdr.AppendBool(dst, false)
 }

@@ -9,93 +9,135 @@ import (
 // minBuckets is the size of an empty table's index: more programs than most hosts have.
 const minBuckets = 64
 
-// index finds the entries of a program. Readers follow atomic pointers to nodes that never change; the one writer
-// puts new nodes in their place.
+// index finds the registrations of a program on one of the five transports. Readers follow atomic pointers to nodes that never
+// change; the one writer puts new nodes in their place.
 type index struct {
-	buckets  []atomic.Pointer[node] // a power of two of them
-	shift    uint                   // takes a 32-bit product to a bucket
-	random   uint32                 // odd multiplier
-	programs int                    // of interest to the writer alone
+	buckets []atomic.Pointer[node] // a power of two of them
+	shift   uint                   // takes a 64-bit product to a bucket
+	random  uint64                 // odd multiplier
+	nodes   int                    // of interest to the writer alone
 }
 
-// node is a program in the chain of a bucket.
+// node is a program on a transport, in the chain of a bucket. Version and port of the registration that came last are here, so
+// that most lookups read nothing else.
 type node struct {
-	prog    uint32
-	entries []*Entry // by arrival; never empty
-	next    *node
+	next *node
+	last *Entry    // the registration that came last
+	all  *versions // with all others; nil if there are none
+	prog uint32
+	vers uint32 // of last
+	port uint16 // the same
+	kind kind
 }
 
-func newIndex(buckets int, random uint32) *index {
+func newIndex(buckets int, random uint64) *index {
 	return &index{
 		buckets: make([]atomic.Pointer[node], buckets),
-		shift:   uint(32 - bits.TrailingZeros(uint(buckets))),
+		shift:   uint(64 - bits.TrailingZeros(uint(buckets))),
 		random:  random,
 	}
 }
 
-func (x *index) bucket(prog uint32) *atomic.Pointer[node] {
-	return &x.buckets[prog*x.random>>x.shift]
+func (x *index) bucket(prog uint32, k kind) *atomic.Pointer[node] {
+	return &x.buckets[(uint64(prog)<<3|uint64(k))*x.random>>x.shift]
 }
 
-func (x *index) entries(prog uint32) []*Entry {
-	for n := x.bucket(prog).Load(); n != nil; n = n.next {
-		if n.prog == prog {
-			return n.entries
+func (x *index) find(prog uint32, k kind) *node {
+	for n := x.bucket(prog, k).Load(); n != nil; n = n.next {
+		if n.prog == prog && n.kind == k {
+			return n
 		}
 	}
 	return nil
 }
 
-// with adds an entry behind those of its program and returns the index that has it: x itself, or one twice its
-// size, which it takes over from x when the chains get long.
-func (x *index) with(e *Entry) *index {
-	old := x.entries(e.Program)
-	if old == nil && x.programs >= len(x.buckets) {
-		x = x.grown(2 * len(x.buckets))
+// entry returns the registration of a version, or else the one that came last.
+func (n *node) entry(vers uint32) *Entry {
+	if n.vers != vers && n.all != nil {
+		if e := n.all.find(vers); e != nil {
+			return e
+		}
 	}
-	// Appending in place is safe: a reader's slice ends before the new element, and only the newest slice of a
-	// program is ever appended to.
-	x.replace(e.Program, append(old, e))
+	return n.last
+}
+
+// with adds an entry behind those of its program and transport and returns the index that has it: x itself, or a larger one,
+// which takes over from x when the chains get long.
+func (x *index) with(e *Entry) *index {
+	old := x.find(e.Program, e.kind)
+	if old == nil {
+		if x.nodes >= len(x.buckets) {
+			x = x.sized(2 * len(x.buckets))
+		}
+		x.put(e.Program, e.kind, nodeOf(e, nil))
+		return x
+	}
+	x.put(e.Program, e.kind, nodeOf(e, old.all.with(old.last, e)))
 	return x
 }
 
-// replace puts entries in the place of those of prog; none takes the program out.
-func (x *index) replace(prog uint32, entries []*Entry) {
-	b := x.bucket(prog)
-	var before []*node // what stands before prog in its chain, and has to be linked anew
-	n := b.Load()
-	for n != nil && n.prog != prog {
-		before = append(before, n)
-		n = n.next
-	}
-	if n == nil {
-		if len(entries) > 0 {
-			x.programs++
-			b.Store(&node{prog: prog, entries: entries, next: b.Load()})
+// without takes an entry out and returns the index that doesn't have it. Unless next is nil that one, of the same program,
+// version and transport, comes behind all others in the same step.
+func (x *index) without(e, next *Entry) *index {
+	n := x.find(e.Program, e.kind)
+	e.gone = true
+	switch {
+	case n.all != nil:
+		all, last := n.all.without(e, next)
+		x.put(e.Program, e.kind, nodeOf(last, all))
+	case next != nil:
+		x.put(e.Program, e.kind, nodeOf(next, nil))
+	default:
+		x.put(e.Program, e.kind, nil)
+		if x.nodes < len(x.buckets)/8 && len(x.buckets) > minBuckets {
+			x = x.sized(len(x.buckets) / 4)
 		}
+	}
+	return x
+}
+
+func nodeOf(last *Entry, all *versions) *node {
+	return &node{last: last, all: all, prog: last.Program, vers: last.Version, port: last.IP.Port(), kind: last.kind}
+}
+
+// put puts a node in the place of that of a program and transport; nil takes it out.
+func (x *index) put(prog uint32, k kind, next *node) {
+	b := x.bucket(prog, k)
+	var before []*node // those before it in its chain, which have to be linked anew
+	old := b.Load()
+	for ; old != nil && (old.prog != prog || old.kind != k); old = old.next {
+		before = append(before, old)
+	}
+	if old == nil {
+		x.nodes++
+		next.next = b.Load()
+		b.Store(next)
 		return
 	}
-	chain := n.next
-	if len(entries) > 0 {
-		chain = &node{prog: prog, entries: entries, next: chain}
+	chain := old.next
+	if next != nil {
+		next.next, chain = chain, next
 	} else {
-		x.programs--
+		x.nodes--
 	}
 	for _, m := range slices.Backward(before) {
-		chain = &node{prog: m.prog, entries: m.entries, next: chain}
+		again := *m
+		again.next, chain = chain, &again
 	}
 	b.Store(chain)
 }
 
-// grown returns an index of so many buckets with what is in x.
-func (x *index) grown(buckets int) *index {
-	y := newIndex(buckets, x.random)
+// sized returns an index of so many buckets with the nodes of x.
+func (x *index) sized(buckets int) *index {
+	y := newIndex(max(buckets, minBuckets), x.random)
 	for i := range x.buckets {
 		for n := x.buckets[i].Load(); n != nil; n = n.next {
-			b := y.bucket(n.prog)
-			b.Store(&node{prog: n.prog, entries: n.entries, next: b.Load()})
+			b := y.bucket(n.prog, n.kind)
+			again := *n
+			again.next = b.Load()
+			b.Store(&again)
 		}
 	}
-	y.programs = x.programs
+	y.nodes = x.nodes
 	return y
 }

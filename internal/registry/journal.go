@@ -10,8 +10,8 @@ type Journal interface {
 	Append(rpcb, mapping []byte) bool
 	// Remove keeps that registrations are gone, all of them or none. False is as for Append.
 	Remove(r Removal) bool
-	// Rewrite keeps the encoded elements of both lists in place of everything kept before. They must not be changed.
-	Rewrite(rpcbs, mappings []byte)
+	// Rewrite keeps both lists in place of everything kept before.
+	Rewrite(rpcbs, mappings List)
 }
 
 // A Removal names registrations of a journal by the offsets, in octets, at which their elements begin in what was appended
@@ -29,8 +29,8 @@ const compactAbove = 64 << 10
 
 // kept is where the journal has an entry.
 type kept struct {
-	rpcb    int64 // offset of its element in the rpcblist
-	mapping int64 // and in the pmaplist; -1 if it isn't there
+	rpcb    uint32 // offset of its element in the rpcblist, below MaxJournal
+	mapping uint32 // and in the pmaplist, if it has one
 }
 
 // journaled is what a table knows of its journal's lists.
@@ -71,43 +71,42 @@ func (t *Table) appendJournal(e *Entry) bool {
 	}
 	// One allocation in most cases: what a registration of an IP transport takes in both lists.
 	const usual = 160
-	element := appendRPCB(make([]byte, 0, usual), e)
-	both := appendMapping(element, e)
-	t.place(e, len(element), len(both)-len(element))
+	element := appendElement(rpcbList, make([]byte, 0, usual), e)
+	both := appendElement(mappingList, element, e)
+	t.place(e)
 	return t.journal.Append(element, both[len(element):])
 }
 
-// place notes where the journal has e: behind everything else, with so many octets in each list.
-func (t *Table) place(e *Entry, rpcb, mapping int) {
+// place notes where the journal has e: behind everything else.
+func (t *Table) place(e *Entry) {
 	j := &t.journaled
-	e.kept = kept{rpcb: j.rpcbs, mapping: -1}
-	if mapping > 0 {
-		e.kept.mapping = j.mappings
-	}
-	j.rpcbs += int64(rpcb)
-	j.mappings += int64(mapping)
+	e.kept = kept{rpcb: uint32(j.rpcbs), mapping: uint32(j.mappings)}
+	j.rpcbs += int64(elementSize(rpcbList, e))
+	j.mappings += int64(elementSize(mappingList, e))
 }
 
-// removeFromJournal lets the journal forget entries of one program and version that were just taken out of the table.
-func (t *Table) removeFromJournal(gone []*Entry) {
+// removeFromJournal lets the journal forget entries of one program and version that were just taken out of the table; all tells
+// that it has no others.
+func (t *Table) removeFromJournal(gone []*Entry, all bool) {
 	if t.journal == nil {
 		return
 	}
 	r := Removal{}
 	j := &t.journaled
 	for _, e := range gone {
-		r.RPCBs = append(r.RPCBs, e.kept.rpcb)
-		if e.kept.mapping >= 0 {
-			r.Mappings = append(r.Mappings, e.kept.mapping)
+		r.RPCBs = append(r.RPCBs, int64(e.kept.rpcb))
+		if elementSize(mappingList, e) > 0 {
+			r.Mappings = append(r.Mappings, int64(e.kept.mapping))
 		}
-		j.removed += int64(rpcbSize(e.RPCB))
+		j.removed += int64(e.element())
 	}
+	fits := true
 	if len(gone) > 1 {
-		r.Record = removalRecord(gone)
+		r.Record, fits = removalRecord(gone, all)
 		j.rpcbs += int64(len(r.Record))
 		j.removed += int64(len(r.Record))
 	}
-	if j.removed > compactAbove && j.removed > j.rpcbs/2 || !t.journal.Remove(r) {
+	if !fits || j.removed > compactAbove && j.removed > j.rpcbs/2 || !t.journal.Remove(r) {
 		t.rewriteJournal()
 	}
 }
@@ -118,11 +117,6 @@ func (t *Table) rewriteJournal() {
 		return
 	}
 	t.journaled = journaled{}
-	for _, e := range t.order {
-		if e == nil {
-			continue
-		}
-		t.place(e, rpcbSize(e.RPCB), mappingSize(e))
-	}
-	t.journal.Rewrite(t.encode(&t.rpcbs, rpcbs), t.encode(&t.mappings, mappings))
+	t.blocks.each(t.place)
+	t.journal.Rewrite(t.blocks.encode(rpcbList, false), t.blocks.encode(mappingList, false))
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -50,9 +51,9 @@ func (j *journal) Remove(r Removal) bool {
 	return true
 }
 
-func (j *journal) Rewrite(rpcbs, mappings []byte) {
+func (j *journal) Rewrite(rpcbs, mappings List) {
 	j.rewrites++
-	j.rpcbs, j.mappings = slices.Clone(rpcbs), slices.Clone(mappings)
+	j.rpcbs, j.mappings = rpcbs.Append(nil), mappings.Append(nil)
 }
 
 // live returns the lists that a journal keeps, without what was removed.
@@ -79,8 +80,8 @@ func (j *journal) live(t *testing.T) (rpcbs, mappings []byte) {
 func (j *journal) want(t *testing.T, table *Table, appends, removes, rewrites int) {
 	t.Helper()
 	rpcbs, mappings := j.live(t)
-	if !bytes.Equal(rpcbs, table.RPCBs()) || !bytes.Equal(mappings, table.Mappings()) {
-		t.Errorf("the journal has\n%q\n%q\nthe table\n%q\n%q", rpcbs, mappings, table.RPCBs(), table.Mappings())
+	if !bytes.Equal(rpcbs, table.RPCBs().Append(nil)) || !bytes.Equal(mappings, table.Mappings().Append(nil)) {
+		t.Errorf("the journal has\n%q\n%q\nthe table\n%q\n%q", rpcbs, mappings, table.RPCBs().Append(nil), table.Mappings().Append(nil))
 	}
 	if j.appends != appends || j.removes != removes || j.rewrites != rewrites {
 		t.Errorf("%d appends, %d removes and %d rewrites, want %d, %d and %d", j.appends, j.removes, j.rewrites, appends, removes, rewrites)
@@ -125,7 +126,7 @@ func TestJournal(t *testing.T) {
 	j.want(t, table, 1, 0, 0)
 	table.Compact()
 	j.want(t, table, 0, 0, 1)
-	if !bytes.Equal(j.rpcbs, table.RPCBs()) || !bytes.Equal(j.mappings, table.Mappings()) {
+	if !bytes.Equal(j.rpcbs, table.RPCBs().Append(nil)) || !bytes.Equal(j.mappings, table.Mappings().Append(nil)) {
 		t.Error("something is left of what was removed")
 	}
 	table.Compact() // nothing to do
@@ -164,8 +165,8 @@ func TestJournalOfManyChanges(t *testing.T) {
 			j.want(t, table, j.appends, j.removes, j.rewrites)
 		}
 	}
-	if limit := 2*len(table.RPCBs()) + compactAbove + 1000; len(j.rpcbs) > limit {
-		t.Errorf("the journal has %d octets, the table's list %d", len(j.rpcbs), len(table.RPCBs()))
+	if limit := 2*len(table.RPCBs().Append(nil)) + compactAbove + 1000; len(j.rpcbs) > limit {
+		t.Errorf("the journal has %d octets, the table's list %d", len(j.rpcbs), len(table.RPCBs().Append(nil)))
 	}
 	if rewrites == 1 { // by SetJournal
 		t.Error("the journal was never written anew")
@@ -176,7 +177,9 @@ func TestJournalOfManyChanges(t *testing.T) {
 func TestReplay(t *testing.T) {
 	a, b, c := rpcb(1, 1, "tcp", "0.0.0.0.8.1", "1000"), rpcb(1, 1, "udp", "0.0.0.0.8.1", "1000"), rpcb(1, 2, "tcp", "0.0.0.0.8.1", "1000")
 	other := rpcb(1, 1, "TCP", "0.0.0.0.8.2", "1000")
-	record := decoded(t, removalRecord([]*Entry{{RPCB: a}, {RPCB: b}}))
+	named, _ := removalRecord([]*Entry{{RPCB: a}, {RPCB: b}}, false)
+	all, _ := removalRecord([]*Entry{{RPCB: a}, {RPCB: b}}, true)
+	record, everything := decoded(t, named), decoded(t, all)
 	erased := a
 	erased.Program = 0
 	for _, test := range []struct {
@@ -189,6 +192,8 @@ func TestReplay(t *testing.T) {
 		{"record alone", []rpcbind.RPCB{a, b, c, record}, []rpcbind.RPCB{c}},
 		{"record and half of the rest", []rpcbind.RPCB{erased, b, c, record}, []rpcbind.RPCB{c}},
 		{"registered again", []rpcbind.RPCB{a, b, c, record, other}, []rpcbind.RPCB{c, other}},
+		{"record of all", []rpcbind.RPCB{a, b, c, everything, other}, []rpcbind.RPCB{c, other}},
+		{"record of all and half of the rest", []rpcbind.RPCB{erased, b, c, everything}, []rpcbind.RPCB{c}},
 		{"replaced, not erased yet", []rpcbind.RPCB{a, b, other}, []rpcbind.RPCB{a, b, other}},
 		{"rpcbind's, of program 0", []rpcbind.RPCB{a, {Netid: "tcp", Owner: "removed program x"}, {Owner: "superuser"}}, []rpcbind.RPCB{a}},
 	} {
@@ -211,7 +216,7 @@ func decoded(t *testing.T, element []byte) rpcbind.RPCB {
 func TestSizeOfAnElement(t *testing.T) {
 	for octets := range 9 {
 		b := rpcb(1, 1, rpcbind.Netid(strings.Repeat("n", octets)), strings.Repeat("a", octets/2), strings.Repeat("o", octets/3))
-		if got, want := rpcbSize(b), len(rpcbind.AppendRPCBElement(nil, b)); got != want {
+		if got, want := elementSize(rpcbList, newEntry(b, netip.AddrPort{})), len(rpcbind.AppendRPCBElement(nil, b)); got != want {
 			t.Errorf("%+v: %d octets, want %d", b, got, want)
 		}
 	}
@@ -223,7 +228,7 @@ func TestJournalComesFirst(t *testing.T) {
 	calls := 0
 	table.SetJournal(&journal{seen: func() {
 		calls++
-		if table.Lookup(1, 1, "tcp") != nil || len(table.Program(1)) != 0 {
+		if table.Lookup(1, 1, "tcp") != nil {
 			t.Error("the registration is seen before it is kept")
 		}
 	}})

@@ -1,11 +1,11 @@
 // Package registry is the portmapper's table: which program, version and transport is at which address, in the
 // order in which the registrations came.
 //
-// Lookups and dumps take no lock and wait for nobody; changes are made one at a time. What a lookup returns never
-// changes afterwards.
+// Lookups wait for no change; changes are made one at a time. What a lookup returns never changes afterwards.
 package registry
 
 import (
+	"cmp"
 	"errors"
 	"math/rand/v2"
 	"net/netip"
@@ -35,29 +35,27 @@ type Entry struct {
 	rpcbind.RPCB
 	// IP is the address and port of Addr, if the netid is one of the four IP transports; else the zero value.
 	IP netip.AddrPort
-	// Own tells that the entry is the portmapper's own: nobody can UNSET it.
-	Own bool
 	// Since is when it was registered, by the table's clock; 0 for what came before the table had one.
 	Since uint32
+	// Own tells that the entry is the portmapper's own: nobody can UNSET it.
+	Own bool
 
-	slot int  // index in Table.order; of interest to writers alone
-	kept kept // the same
+	kind    kind
+	gone    bool // of interest to writers alone, as what follows
+	kept    kept
+	arrival uint64 // rises in the order of arrival
 }
 
 // Table maps programs to addresses. Make one with [New]. All methods may be called at the same time.
 type Table struct {
 	index atomic.Pointer[index]
 
-	mu     sync.Mutex // held by writers; readers need it only to encode a dump anew
-	order  []*Entry   // by arrival; nil where an entry was removed
-	holes  int        // nil entries in order
+	mu     sync.Mutex // held by writers; readers need it only to encode a list, and for netids that nobody looks up
+	blocks blocks     // by arrival
+	others others
 	limits Limits
-	own    int            // entries that are our own
-	owned  map[string]int // all others, by owner
-	random uint32         // odd; keeps the choice of programs from choosing the hash chains
-
-	rpcbs    atomic.Pointer[[]byte] // elements of the rpcblist; nil if it has to be encoded anew
-	mappings atomic.Pointer[[]byte] // elements of the pmaplist; the same
+	own    int              // entries that are our own
+	owned  map[string]*held // all others, by owner
 
 	journal   Journal // keeps every change; nil if nothing does
 	journaled journaled
@@ -66,8 +64,9 @@ type Table struct {
 
 // New returns an empty table.
 func New() *Table {
-	t := &Table{random: rand.Uint32() | 1, now: func() uint32 { return 0 }, owned: make(map[string]int)}
-	t.index.Store(newIndex(minBuckets, t.random))
+	t := &Table{now: func() uint32 { return 0 }, owned: make(map[string]*held)}
+	// A random multiplier keeps the choice of programs from choosing the hash chains.
+	t.index.Store(newIndex(minBuckets, rand.Uint64()|1))
 	return t
 }
 
@@ -81,34 +80,80 @@ func (t *Table) Reserve(programs int) {
 		buckets *= 2
 	}
 	if buckets > len(x.buckets) {
-		t.index.Store(x.grown(buckets))
+		t.index.Store(x.sized(buckets))
 	}
-	t.order = slices.Grow(t.order, programs)
 }
 
-// Lookup returns the registration of a program, version and netid; if that version has none, the one that came
-// last of the program's other versions on that netid; else nil. A caller of the wrong version thereby learns
-// from the program itself which versions it serves (RFC 1833 section 2.2.1, GETADDR).
+// Lookup returns the registration of a program, version and netid; if that version has none, the one that came last of the
+// program's other versions on that netid; else nil. A caller of the wrong version thereby learns from the program itself which
+// versions it serves (RFC 1833 section 2.2.1, GETADDR). On other netids than the five that callers come by there is only the
+// exact version, and a Lookup may wait for a change.
 func (t *Table) Lookup(prog, vers uint32, netid rpcbind.Netid) *Entry {
-	entries := t.index.Load().entries(prog)
-	var last *Entry
-	for i := len(entries) - 1; i >= 0; i-- {
-		e := entries[i]
-		if !e.Netid.Is(netid) {
-			continue
-		}
-		if e.Version == vers {
-			return e
-		}
-		if last == nil {
-			last = e
-		}
+	k := kindOf(netid)
+	if k == noKind {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		return t.others.find(prog, vers, netid)
 	}
-	return last
+	if n := t.index.Load().find(prog, k); n != nil {
+		return n.entry(vers)
+	}
+	return nil
 }
 
-// Program returns the registrations of a program in the order of their arrival. The slice must not be changed.
-func (t *Table) Program(prog uint32) []*Entry { return t.index.Load().entries(prog) }
+// Port is Lookup for who wants no more than the port and whether it is that of the very version. For a program with one
+// registration on the netid, one of "tcp" and "udp", it reads one node.
+func (t *Table) Port(prog, vers uint32, netid rpcbind.Netid) (port uint16, exact bool) {
+	n := t.index.Load().find(prog, kindOf(netid))
+	switch {
+	case n == nil:
+		return 0, false
+	case n.vers == vers || n.all == nil:
+		return n.port, n.vers == vers
+	}
+	e := n.entry(vers)
+	return e.IP.Port(), e.Version == vers
+}
+
+// Versions returns the lowest and the highest version of a program on one of the five netids that callers come by, and false if
+// there is none.
+func (t *Table) Versions(prog uint32, netid rpcbind.Netid) (low, high uint32, ok bool) {
+	n := t.index.Load().find(prog, kindOf(netid))
+	switch {
+	case n == nil:
+		return 0, 0, false
+	case n.all == nil:
+		return n.vers, n.vers, true
+	}
+	low, high = n.all.span()
+	return low, high, true
+}
+
+// Version returns the registrations of a program and version on every netid, in the order of their arrival. It may wait for a
+// change.
+func (t *Table) Version(prog, vers uint32) []*Entry {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	entries := t.version(prog, vers)
+	slices.SortFunc(entries, func(a, b *Entry) int { return cmp.Compare(a.arrival, b.arrival) })
+	return entries
+}
+
+// version is Version with the lock held, and in no order.
+func (t *Table) version(prog, vers uint32) (entries []*Entry) {
+	for k := range noKind {
+		if e := t.exact(prog, vers, netids[k]); e != nil {
+			entries = append(entries, e)
+		}
+	}
+	for o := t.others.first[programVersion{prog, vers}]; o != nil; o = o.next {
+		entries = append(entries, o.Entry)
+	}
+	return entries
+}
+
+// Before tells whether e came before other.
+func (e *Entry) Before(other *Entry) bool { return e.arrival < other.arrival }
 
 // Set registers b for b.Owner. Without an error it is registered: it already was, with the same address, or it is
 // now, behind all others. The errors are [ErrTaken], [ErrFull], [ErrTooLong] and those of [Validate].
@@ -117,23 +162,16 @@ func (t *Table) Set(b rpcbind.RPCB) error {
 	if err != nil {
 		return err
 	}
-	return t.add(&Entry{RPCB: shared(b), IP: ip})
+	return t.add(newEntry(b, ip))
 }
 
-// shared returns b with the netids and owners that most registrations have as the constants that they are, so that not
-// every entry has a copy of its own.
-func shared(b rpcbind.RPCB) rpcbind.RPCB {
-	for _, n := range [...]rpcbind.Netid{rpcbind.UDP, rpcbind.TCP, rpcbind.UDP6, rpcbind.TCP6, rpcbind.Local} {
-		if b.Netid == n {
-			b.Netid = n
-		}
+// newEntry returns an entry whose netid is the constant that most are, so that not every entry has a copy of its own.
+func newEntry(b rpcbind.RPCB, ip netip.AddrPort) *Entry {
+	e := &Entry{RPCB: b, IP: ip, kind: kindOf(b.Netid)}
+	if e.kind != noKind && b.Netid == netids[e.kind] {
+		e.Netid = netids[e.kind]
 	}
-	for _, owner := range [...]string{rpcbind.OwnerSuperuser, rpcbind.OwnerUnknown} {
-		if b.Owner == owner {
-			b.Owner = owner
-		}
-	}
-	return b
+	return e
 }
 
 // SetOwn registers an address of the portmapper itself, as [Table.Set] does.
@@ -142,13 +180,15 @@ func (t *Table) SetOwn(b rpcbind.RPCB) error {
 	if err != nil {
 		return err
 	}
-	return t.add(&Entry{RPCB: b, IP: ip, Own: true})
+	e := newEntry(b, ip)
+	e.Own = true
+	return t.add(e)
 }
 
 func (t *Table) add(e *Entry) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if old := t.exact(e); old != nil {
+	if old := t.exact(e.Program, e.Version, e.Netid); old != nil {
 		if old.Addr != e.Addr {
 			return ErrTaken
 		}
@@ -164,12 +204,14 @@ func (t *Table) add(e *Entry) error {
 // keep puts e behind all others, and into the journal before anybody sees it. The lock is held.
 func (t *Table) keep(e *Entry) {
 	e.Since = t.now()
-	whole := t.appendJournal(e)
 	t.count(e, 1)
-	e.slot = len(t.order)
-	t.order = append(t.order, e)
-	t.index.Store(t.index.Load().with(e))
-	t.appendDumps(e)
+	whole := t.appendJournal(e)
+	t.blocks.add(e)
+	if e.kind == noKind {
+		t.others.add(e)
+	} else {
+		t.index.Store(t.index.Load().with(e))
+	}
 	if !whole {
 		t.rewriteJournal()
 	}
@@ -183,10 +225,10 @@ func (t *Table) Replace(old *Entry, b rpcbind.RPCB) error {
 	if err != nil {
 		return err
 	}
-	e := &Entry{RPCB: shared(b), IP: ip}
+	e := newEntry(b, ip)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	switch now := t.exact(e); {
+	switch now := t.exact(e.Program, e.Version, e.Netid); {
 	case now == nil: // unregistered meanwhile
 		if err := t.room(e); err != nil {
 			return err
@@ -201,21 +243,35 @@ func (t *Table) Replace(old *Entry, b rpcbind.RPCB) error {
 	if err := old.RemovableBy(b.Owner); err != nil {
 		return err
 	}
+	if err := t.length(e, old.element()); err != nil {
+		return err
+	}
 	// The new one first: until the old one is gone from the journal that one counts.
+	e.Since = t.now()
+	t.count(e, 1)
 	whole := t.appendJournal(e)
-	t.remove(e.Program, func(x *Entry) bool { return x == old }, e)
+	t.blocks.add(e)
+	t.remove(old, e)
 	if whole {
-		t.removeFromJournal([]*Entry{old})
+		t.removeFromJournal([]*Entry{old}, false)
 	} else {
 		t.rewriteJournal()
 	}
 	return nil
 }
 
-// exact returns the entry of the program, version and netid of e, or nil.
-func (t *Table) exact(e *Entry) *Entry {
-	if found := t.Lookup(e.Program, e.Version, e.Netid); found != nil && found.Version == e.Version {
-		return found
+// exact returns the entry of the program, version and netid, or nil. The lock is held.
+func (t *Table) exact(prog, vers uint32, netid rpcbind.Netid) *Entry {
+	k := kindOf(netid)
+	if k == noKind {
+		return t.others.find(prog, vers, netid)
+	}
+	n := t.index.Load().find(prog, k)
+	if n == nil {
+		return nil
+	}
+	if e := n.entry(vers); e.Version == vers {
+		return e
 	}
 	return nil
 }
@@ -238,63 +294,39 @@ func (e *Entry) RemovableBy(owner string) error {
 func (t *Table) Unset(prog, vers uint32, covers func(rpcbind.Netid) bool, owner string) (removed int, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	gone := func(e *Entry) bool { return e.Version == vers && covers(e.Netid) }
-	for _, e := range t.Program(prog) {
-		if !gone(e) {
+	var gone []*Entry
+	all := t.version(prog, vers)
+	for _, e := range all {
+		if !covers(e.Netid) {
 			continue
 		}
 		if err := e.RemovableBy(owner); err != nil {
 			return 0, err
 		}
-		removed++
+		gone = append(gone, e)
 	}
-	if removed > 0 {
-		t.removeFromJournal(t.remove(prog, gone, nil))
+	for _, e := range gone {
+		t.remove(e, nil)
 	}
-	return removed, nil
+	if len(gone) > 0 {
+		t.removeFromJournal(gone, len(gone) == len(all))
+	}
+	return len(gone), nil
 }
 
-// remove takes the entries of a program for which gone is true out of the table, and returns them; unless next is nil it puts
-// that one of the same program behind all others, in one step for those who look up. The lock is held.
-func (t *Table) remove(prog uint32, gone func(*Entry) bool, next *Entry) (removed []*Entry) {
-	var kept []*Entry
-	for _, e := range t.Program(prog) {
-		if gone(e) {
-			t.order[e.slot] = nil
-			t.holes++
-			t.count(e, -1)
-			removed = append(removed, e)
-		} else {
-			kept = append(kept, e)
-		}
-	}
-	if next != nil {
-		next.Since = t.now()
-		t.count(next, 1)
-		next.slot = len(t.order)
-		t.order = append(t.order, next)
-		kept = append(kept, next)
-	}
-	t.index.Load().replace(prog, kept)
-	t.closeHoles()
-	t.forgetDumps()
-	return removed
-}
-
-// closeHoles moves the entries together when more than half of their places are empty, so that the order takes
-// memory in proportion to the entries and removing one costs the same in a table of any size.
-func (t *Table) closeHoles() {
-	if t.holes <= len(t.order)/2 {
+// remove takes e out of the table; unless next is nil, that one takes its place in the same step for those who look up. The
+// lock is held.
+func (t *Table) remove(e, next *Entry) {
+	t.count(e, -1)
+	t.blocks.remove(e)
+	if e.kind != noKind {
+		t.index.Store(t.index.Load().without(e, next))
 		return
 	}
-	order := make([]*Entry, 0, len(t.order)-t.holes)
-	for _, e := range t.order {
-		if e != nil {
-			e.slot = len(order)
-			order = append(order, e)
-		}
+	t.others.remove(e)
+	if next != nil {
+		t.others.add(next)
 	}
-	t.order, t.holes = order, 0
 }
 
 // SetClock lets the table note when what comes from now on is registered, in seconds since 1970.
@@ -308,18 +340,10 @@ func (t *Table) SetClock(now func() uint32) {
 func (t *Table) Entries() []*Entry {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	all := make([]*Entry, 0, len(t.order)-t.holes)
-	for _, e := range t.order {
-		if e != nil {
-			all = append(all, e)
-		}
-	}
+	all := make([]*Entry, 0, t.blocks.count())
+	t.blocks.each(func(e *Entry) { all = append(all, e) })
 	return all
 }
 
-// Len returns the number of registrations.
-func (t *Table) Len() int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return len(t.order) - t.holes
-}
+// Len returns the number of registrations. It never waits.
+func (t *Table) Len() int { return t.blocks.count() }

@@ -30,7 +30,7 @@ func (p *selfless) AppendReply(dst, call []byte, from portmap.Caller) []byte {
 	return oncrpc.AppendAccepted(dst, c.XID, oncrpc.Success)
 }
 
-func (p *selfless) AppendReplyAround(dst, call []byte, from portmap.Caller) ([]byte, int, []byte) {
+func (p *selfless) AppendReplyAround(dst, call []byte, from portmap.Caller) ([]byte, int, [][]byte) {
 	return p.AppendReply(dst, call, from), 0, nil
 }
 

@@ -47,7 +47,7 @@ const drainWait = 50 * time.Millisecond
 // Portmapper is what answers. A *portmap.Portmapper is one; its methods say what the results mean.
 type Portmapper interface {
 	AppendReply(dst, call []byte, from portmap.Caller) []byte
-	AppendReplyAround(dst, call []byte, from portmap.Caller) (reply []byte, at int, list []byte)
+	AppendReplyAround(dst, call []byte, from portmap.Caller) (reply []byte, at int, list [][]byte)
 	MayWait(call []byte) bool
 	AppendRemoteReply(dst []byte, c *portmap.RemoteCall, reply []byte) []byte
 }

@@ -42,7 +42,7 @@ func (f *fake) AppendReply(dst, call []byte, from portmap.Caller) []byte {
 	return append(dst, call...)
 }
 
-func (f *fake) AppendReplyAround(dst, call []byte, from portmap.Caller) ([]byte, int, []byte) {
+func (f *fake) AppendReplyAround(dst, call []byte, from portmap.Caller) ([]byte, int, [][]byte) {
 	return f.AppendReply(dst, call, from), 0, nil
 }
 
@@ -66,7 +66,7 @@ func (f portmapperFunc) AppendReply(dst, call []byte, from portmap.Caller) []byt
 	return f(dst, call, from)
 }
 
-func (f portmapperFunc) AppendReplyAround(dst, call []byte, from portmap.Caller) ([]byte, int, []byte) {
+func (f portmapperFunc) AppendReplyAround(dst, call []byte, from portmap.Caller) ([]byte, int, [][]byte) {
 	return f(dst, call, from), 0, nil
 }
 

@@ -25,7 +25,7 @@ func newSlowly() *slowly { return &slowly{begun: make(chan struct{}, 1000), let:
 
 func (p *slowly) MayWait(call []byte) bool { return string(call) == "slow" || string(call) == "quick" }
 
-func (p *slowly) AppendReplyAround(dst, call []byte, from portmap.Caller) ([]byte, int, []byte) {
+func (p *slowly) AppendReplyAround(dst, call []byte, from portmap.Caller) ([]byte, int, [][]byte) {
 	if string(call) == "slow" {
 		p.begun <- struct{}{}
 		<-p.let

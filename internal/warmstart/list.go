@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"syscall"
+
+	"github.com/gportmap/gportmap/internal/registry"
 )
 
 // listEnd is the word that ends an XDR list.
@@ -82,13 +85,13 @@ func (l *list) undo() {
 }
 
 // rewrite puts a new file in the place of the old one: a reader, or the next daemon, sees the one or the other.
-func (l *list) rewrite(s *Store, elements []byte) error {
-	f, err := s.replace(l.name, elements, listEnd[:])
+func (l *list) rewrite(s *Store, elements registry.List) error {
+	f, err := s.replace(l.name, append(slices.Clip(elements.Parts), listEnd[:])...)
 	if err != nil {
 		return err
 	}
 	old := l.file
-	l.file, l.size = f, int64(len(elements))
+	l.file, l.size = f, int64(elements.Octets)
 	if old != nil {
 		old.Close() // the name is gone, and with it everything that could be lost
 	}

@@ -20,10 +20,8 @@ import (
 )
 
 const (
-	// maxFile bounds a state file in octets: a million registrations have half of it.
-	maxFile = 128 << 20
-	// maxString bounds a string in a state file in octets: more than a call can carry.
-	maxString = 9000
+	// maxFile bounds a state file in octets: no list that was written is longer.
+	maxFile = registry.MaxJournal
 	// maxBootID bounds the boot_id file in octets.
 	maxBootID = 128
 )
@@ -222,7 +220,7 @@ func (s *Store) checkFile(info fs.FileInfo) error {
 }
 
 func readRPCBs(d *xdr.Decoder) []rpcbind.RPCB {
-	return registry.Replay(rpcbind.ReadRPCBList(d, maxString))
+	return registry.Replay(rpcbind.ReadRPCBList(d, registry.MaxString))
 }
 
 // readMappings turns a pmaplist into registrations. It has no owners, so only the superuser may remove them.

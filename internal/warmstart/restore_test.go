@@ -74,7 +74,7 @@ func recordedMappings() []rpcbind.RPCB {
 func TestFilesAreRpcbinds(t *testing.T) {
 	d := xdr.NewDecoder(recordedFile(t, rpcbFile))
 	var rpcbs, mappings []byte
-	for _, b := range rpcbind.ReadRPCBList(&d, maxString) {
+	for _, b := range rpcbind.ReadRPCBList(&d, registry.MaxString) {
 		rpcbs = rpcbind.AppendRPCBElement(rpcbs, b)
 	}
 	m := xdr.NewDecoder(recordedFile(t, pmapFile))
@@ -83,7 +83,7 @@ func TestFilesAreRpcbinds(t *testing.T) {
 	}
 	dir := stateDir(t)
 	s, _ := open(t, dir)
-	s.Rewrite(rpcbs, mappings)
+	s.Rewrite(registry.ListOf(rpcbs), registry.ListOf(mappings))
 	for _, name := range []string{rpcbFile, pmapFile} {
 		if !bytes.Equal(readFile(t, filepath.Join(dir, name)), recordedFile(t, name)) {
 			t.Errorf("%s differs from rpcbind's", name)
@@ -110,9 +110,9 @@ func ends(t testing.TB, b []byte, read func(*xdr.Decoder)) []int {
 // what it has of the rest, and the damaged file is set aside as it was.
 func TestTruncatedAtEveryOctet(t *testing.T) {
 	rpcbs, mappings := recordedFile(t, rpcbFile), recordedFile(t, pmapFile)
-	at := ends(t, rpcbs, func(d *xdr.Decoder) { rpcbind.ReadRPCB(d, maxString) })
+	at := ends(t, rpcbs, func(d *xdr.Decoder) { rpcbind.ReadRPCB(d, registry.MaxString) })
 	d := xdr.NewDecoder(rpcbs)
-	elements := rpcbind.ReadRPCBList(&d, maxString)
+	elements := rpcbind.ReadRPCBList(&d, registry.MaxString)
 	dir := stateDir(t)
 	for n := range len(rpcbs) {
 		writeFile(t, filepath.Join(dir, rpcbFile), rpcbs[:n])

@@ -134,13 +134,13 @@ func unset(t testing.TB, table *registry.Table, prog, vers uint32) {
 // wantFiles checks that the files have the lists of the table, beside what was removed.
 func wantFiles(t testing.TB, dir string, table *registry.Table) {
 	t.Helper()
-	wantFile(t, filepath.Join(dir, rpcbFile), table.RPCBs(), func(d *xdr.Decoder) (live []byte) {
-		for _, b := range registry.Replay(rpcbind.ReadRPCBList(d, maxString)) {
+	wantFile(t, filepath.Join(dir, rpcbFile), table.RPCBs().Append(nil), func(d *xdr.Decoder) (live []byte) {
+		for _, b := range registry.Replay(rpcbind.ReadRPCBList(d, registry.MaxString)) {
 			live = rpcbind.AppendRPCBElement(live, b)
 		}
 		return live
 	})
-	wantFile(t, filepath.Join(dir, pmapFile), table.Mappings(), func(d *xdr.Decoder) (live []byte) {
+	wantFile(t, filepath.Join(dir, pmapFile), table.Mappings().Append(nil), func(d *xdr.Decoder) (live []byte) {
 		for _, m := range rpcbind.ReadMappingList(d) {
 			if m.Program != 0 {
 				live = rpcbind.AppendMappingElement(live, m)
@@ -162,7 +162,7 @@ func wantFile(t testing.TB, path string, elements []byte, live func(*xdr.Decoder
 // wantPure checks that the files have nothing but the lists of the table: rpcbind reads them next.
 func wantPure(t testing.TB, dir string, table *registry.Table) {
 	t.Helper()
-	for name, elements := range map[string][]byte{rpcbFile: table.RPCBs(), pmapFile: table.Mappings()} {
+	for name, elements := range map[string][]byte{rpcbFile: table.RPCBs().Append(nil), pmapFile: table.Mappings().Append(nil)} {
 		if got, want := readFile(t, filepath.Join(dir, name)), append(slices.Clone(elements), 0, 0, 0, 0); !bytes.Equal(got, want) {
 			t.Errorf("%s is\n%.2000q\nwant\n%.2000q", name, got, want)
 		}

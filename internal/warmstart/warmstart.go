@@ -182,13 +182,13 @@ func (s *Store) remove(r registry.Removal) error {
 
 // Rewrite replaces the state by the encoded elements of the two lists. If that can't be done, which is no reason to
 // refuse a registration, it is logged once, [Store.Err] tells it, and [Store.Trouble] wakes who tries again.
-func (s *Store) Rewrite(rpcbs, mappings []byte) {
+func (s *Store) Rewrite(rpcbs, mappings registry.List) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.note(s.rewrite(rpcbs, mappings))
 }
 
-func (s *Store) rewrite(rpcbs, mappings []byte) error {
+func (s *Store) rewrite(rpcbs, mappings registry.List) error {
 	if err := s.rpcbs.rewrite(s, rpcbs); err != nil {
 		return err
 	}

@@ -198,7 +198,6 @@ func (p *Portmapper) Unregister(prog, vers uint32, netid rpcbind.Netid) int {
 
 // Registrations returns all registrations in the order in which they came, the portmapper's own first.
 func (p *Portmapper) Registrations() []rpcbind.RPCB {
-	elements := p.table.RPCBs()
-	d := xdr.NewDecoder(xdr.AppendBool(append([]byte(nil), elements...), false))
+	d := xdr.NewDecoder(xdr.AppendBool(p.table.RPCBs().Append(nil), false))
 	return rpcbind.ReadRPCBList(&d, MaxRecord)
 }
