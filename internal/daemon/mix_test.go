@@ -44,7 +44,7 @@ func mixed(t testing.TB, programs int) (*portmap.Portmapper, *admin.Recorder) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	recorder := admin.NewRecorder(nil)
+	recorder := admin.NewRecorder()
 	policy := &access.Policy{
 		Limit:         access.NewLimiter(100_000, func() int64 { return time.Now().UnixNano() }),
 		InterfaceName: func(uint32) string { return "eth0" },

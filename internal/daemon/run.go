@@ -24,9 +24,6 @@ import (
 // heapRoom is how much larger than what is in use the heap may get, in percent.
 const heapRoom = 25
 
-// tidyAfter is how long after the start memory is given back that only the start needed.
-const tidyAfter = time.Second
-
 // Run serves until ctx ends, and then returns nil. What is taken on the way up is given back in reverse on the way down:
 //
 //	another portmapper stopped, for a takeover → state directory → instance lock → stale files removed → sockets, handed
@@ -222,11 +219,14 @@ func serve(ctx context.Context, c Config, sockets []*sys.Socket, k *keeper, tabl
 		}
 		return WithExitCode(ExitSystem, err)
 	}
+	tidy := newTidy()
 	sc := server.Config{
 		Portmapper: host.portmapper, Relay: relay, Log: c.Log, Loopback: host.isLoopback, Answered: report.recorder.Answered,
 		Owner: whose.connection, Keeper: k.forServer(), Connections: k.connections,
 		Descriptors: connectionDescriptors(),
+		ListOctets:  func() int { return table.RPCBOctets() + table.MappingOctets() }, Freed: tidy.ask,
 	}
+	table.OnShrunk(tidy.ask)
 	s := server.New(c.Limits.server(sc))
 	c.setLogRate()
 	report.server = s
@@ -274,11 +274,7 @@ func serve(ctx context.Context, c Config, sockets []*sys.Socket, k *keeper, tabl
 			}
 		}
 		h.ready()
-		watching.Go(func() {
-			if sleep(serving, tidyAfter); serving.Err() == nil {
-				debug.FreeOSMemory()
-			}
-		})
+		watching.Go(func() { tidy.run(serving) })
 		c.Log.Info("started: serving "+describe(sockets), "pid", os.Getpid(), logging.MessageID, logging.IDStarted)
 		watching.Go(func() { h.run(serving, c.Hangups) })
 		if os.Getpid() == 1 { // from now on we have no children of our own

@@ -128,8 +128,10 @@ func (p *Portmapper) MayWait(call []byte) bool {
 		return p.observe != nil
 	}
 	switch call[procedure+3] {
-	case rpcbind.ProcSet, rpcbind.ProcUnset, rpcbind.ProcDump:
+	case rpcbind.ProcSet, rpcbind.ProcUnset:
 		return true
+	case rpcbind.ProcDump:
+		return !p.table.Encoded()
 	}
 	return false
 }

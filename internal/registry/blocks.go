@@ -66,12 +66,18 @@ func (t *Table) Mappings() List { return t.list(mappingList) }
 func (t *Table) RPCBOctets() int    { return int(t.blocks.octets[rpcbList].Load()) }
 func (t *Table) MappingOctets() int { return int(t.blocks.octets[mappingList].Load()) }
 
+// Encoded tells whether both lists are there, so that nobody who asks for them waits.
+func (t *Table) Encoded() bool {
+	return t.blocks.lists[rpcbList].Load() != nil && t.blocks.lists[mappingList].Load() != nil
+}
+
 // blocks are all of them. They are used with the table's lock held, but for what is atomic.
 type blocks struct {
 	list    []*block
 	arrived uint64 // how many registrations ever came
 	octets  [kindsOfList]atomic.Int64
 	entries atomic.Int64
+	most    int                               // entries since memory was last given back
 	lists   [kindsOfList]atomic.Pointer[List] // nil since the last change
 }
 
@@ -81,9 +87,11 @@ func (t *Table) list(which int) List {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	l := t.blocks.encode(which, true)
-	t.blocks.lists[which].Store(&l)
-	return l
+	for which := range kindsOfList {
+		l := t.blocks.encode(which, true)
+		t.blocks.lists[which].Store(&l)
+	}
+	return *t.blocks.lists[which].Load()
 }
 
 // encode returns a list. What had to be encoded for it is kept if keep is true.
@@ -142,7 +150,7 @@ func (b *blocks) remove(e *Entry) {
 	at := sort.Search(len(b.list), func(i int) bool { return b.list[i].entries[0].arrival > e.arrival }) - 1
 	k := b.list[at]
 	i := sort.Search(len(k.entries), func(i int) bool { return k.entries[i].arrival >= e.arrival })
-	k.entries = slices.Delete(k.entries, i, i+1)
+	k.entries = slices.Delete(k.entries, i, i+1) // which clears the place behind
 	k.octets -= elementSize(rpcbList, e)
 	k.lists = [kindsOfList][]byte{}
 	if len(k.entries) == 0 {
@@ -174,7 +182,7 @@ func (b *blocks) merge(k *block) {
 
 // note counts an entry that comes or goes.
 func (b *blocks) note(e *Entry, change int) {
-	b.entries.Add(int64(change))
+	b.most = max(b.most, int(b.entries.Add(int64(change))))
 	for which := range b.octets {
 		b.octets[which].Add(int64(change * elementSize(which, e)))
 		b.lists[which].Store(nil)

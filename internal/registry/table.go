@@ -60,6 +60,7 @@ type Table struct {
 	journal   Journal // keeps every change; nil if nothing does
 	journaled journaled
 	now       func() uint32
+	shrunk    func() // called with the lock held; nil if nobody wants to know
 }
 
 // New returns an empty table.
@@ -308,10 +309,31 @@ func (t *Table) Unset(prog, vers uint32, covers func(rpcbind.Netid) bool, owner 
 	for _, e := range gone {
 		t.remove(e, nil)
 	}
+	t.noteShrunk()
 	if len(gone) > 0 {
 		t.removeFromJournal(gone, len(gone) == len(all))
 	}
 	return len(gone), nil
+}
+
+// muchShrunk is how many registrations a table had at least that is worth to be told when half of them are gone.
+const muchShrunk = 4096
+
+// OnShrunk has f called whenever half of a large table is gone, and so has memory that can be given back. It may not use the
+// table.
+func (t *Table) OnShrunk(f func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.shrunk = f
+}
+
+// noteShrunk is called after a removal, with the lock held.
+func (t *Table) noteShrunk() {
+	b := &t.blocks
+	if n := b.count(); b.most >= muchShrunk && n < b.most/2 && t.shrunk != nil {
+		b.most = n
+		t.shrunk()
+	}
 }
 
 // remove takes e out of the table; unless next is nil, that one takes its place in the same step for those who look up. The

@@ -302,20 +302,18 @@ func TestWhoLosesAtABound(t *testing.T) {
 		enter(user(1000), true) // 6 in all
 	}
 	enter(user(1000), false) // too many of one user
-	enter(user(1001), true)  // for a connection of another host
-	enter(user(1001), true)  // then for one of this host by TCP
-	for _, uid := range []uint32{1002, 1003} {
-		enter(user(uid), true)
-	}
-	enter(user(1004), false) // none is left to be closed
-	enter(remote(3), false)
+	enter(user(1001), true)  // for a connection of this host by TCP, which has its share
+	enter(user(1001), true)  // and for another
+	enter(user(1002), true)
+	enter(user(1003), false) // none of this host is left to be closed, and the rest is for other hosts
+	enter(remote(3), true)   // for the other one of them
 	for range 10 {
 		enter(user(0), true)
 	}
 	for _, c := range ours {
 		there(c, false)
 	}
-	if tcp, locals, _ := r.server.Connections(); tcp != 0 || locals != 16 {
+	if tcp, locals, _ := r.server.Connections(); tcp != 1 || locals != 15 {
 		t.Errorf("%d TCP and %d local connections", tcp, locals)
 	}
 	for _, c := range r.table {

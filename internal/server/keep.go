@@ -54,8 +54,12 @@ func (l *streamLoop) adopt(conn *sys.Connection) {
 			keeper.Forget(conn)
 		}
 	}
-	l.server.connections.enter(&from, bounds{}) // it was served already
-	if c := l.add(conn.FD(), from); c != nil && local && keeper != nil {
+	p := peerOf(&from)
+	if !local && from.Loopback {
+		p = peer{kind: ofAny}
+	}
+	l.server.connections.enter(&from, p, bounds{}) // it was served already
+	if c := l.add(conn.FD(), from, p); c != nil && local && keeper != nil {
 		c.keeping = &keeping{conn: conn, kept: true, adopted: true}
 	}
 }

@@ -2,7 +2,7 @@
 // services relayed.
 //
 // It knows sockets, time limits and how a stream is cut into records; what a call means is the [Portmapper]'s business
-// alone. Each UDP socket has a goroutine; all TCP and local sockets and their connections have one together, see streamLoop. A
+// alone. Each UDP socket has a goroutine, and calls by datagram that may wait one more; all TCP and local sockets and their connections have one together, see streamLoop. A
 // connection's protocol (type stream) is kept apart from how it waits (type streamConnection).
 package server
 
@@ -84,9 +84,15 @@ type Config struct {
 	// MaxConnections is the number of TCP connections held at once. One more closes the one that was idle longest.
 	// Local connections are not counted.
 	MaxConnections int
-	// MaxConnectionsEach is the number of connections of one address of another host, and by the local socket of one user
-	// but root; one more is refused. Zero is no limit.
+	// MaxConnectionsEach is the number of connections of one address (IPv6: /56) of another host, and of one user of this one but
+	// root; one more is refused. Zero is no limit.
 	MaxConnectionsEach int
+	// MaxUnread is how many octets the replies that clients don't read cost at most; those who read slowest are disconnected.
+	MaxUnread int
+	// ListOctets, if not nil, returns the size of the lists that the Portmapper has at present, which cost nothing.
+	ListOctets func() int
+	// Freed, if not nil, is called when unread replies have cost much memory and don't any more.
+	Freed func()
 	// Descriptors is the number of connections in all, but those of root by the local socket, which so have a reserve. Zero
 	// is no limit.
 	Descriptors int
@@ -103,6 +109,7 @@ type Config struct {
 func (c Config) withDefaults() Config {
 	c.MaxRecord = cmp.Or(c.MaxRecord, DefaultMaxRecord)
 	c.MaxConnections = cmp.Or(c.MaxConnections, DefaultMaxConnections)
+	c.MaxUnread = cmp.Or(c.MaxUnread, DefaultMaxUnread)
 	c.IdleTimeout = cmp.Or(c.IdleTimeout, DefaultIdleTimeout)
 	c.RecordTimeout = cmp.Or(c.RecordTimeout, DefaultRecordTimeout)
 	c.WriteTimeout = cmp.Or(c.WriteTimeout, DefaultWriteTimeout)
@@ -118,17 +125,19 @@ func (c Config) withDefaults() Config {
 
 // A Server serves sockets, once.
 type Server struct {
-	config      Config
-	connections connections
-	inputs      sync.Pool // of *[readSize]byte
-	streams     *streamLoop
-	limits      atomic.Pointer[Config] // of which only the limits count
-	epoch       time.Time              // what clock counts from
-	short       episode                // out of descriptors or memory for connections
-	refused     episode                // connections beyond a limit
-	stopping    atomic.Bool
-	stopped     chan struct{} // closed when stopping is set
-	probed      probed
+	config       Config
+	connections  connections
+	inputs       sync.Pool // of *[readSize]byte
+	streams      *streamLoop
+	worker       *worker
+	limits       atomic.Pointer[Config] // of which only the limits count
+	epoch        time.Time              // what clock counts from
+	short        episode                // out of descriptors or memory for connections
+	refused      episode                // connections beyond a limit
+	unreadLogged episode                // clients that don't read were disconnected
+	stopping     atomic.Bool
+	stopped      chan struct{} // closed when stopping is set
+	probed       probed
 
 	mu    sync.Mutex
 	loops []loop // what is served
@@ -142,6 +151,7 @@ func New(c Config) *Server {
 		stopped: make(chan struct{}),
 	}
 	s.limits.Store(&s.config)
+	s.worker = newWorker(s)
 	s.inputs.New = func() any { return new([readSize]byte) }
 	s.connections.init()
 	if c.Relay != nil {
@@ -202,6 +212,7 @@ func (s *Server) Serve(ctx context.Context, sockets []*sys.Socket, ready func())
 	if s.config.Relay != nil {
 		s.config.Relay.open(sockets)
 	}
+	s.worker.start()
 	ended := make(chan error, len(loops))
 	var started, receiving sync.WaitGroup
 	started.Add(len(loops))
@@ -245,6 +256,7 @@ func (s *Server) stop(receiving *sync.WaitGroup) {
 		}
 	}
 	receiving.Wait()
+	s.worker.stop()
 	if s.config.Relay != nil {
 		s.config.Relay.close(end)
 	}

@@ -10,11 +10,13 @@ const (
 	readSize = 16 << 10
 	// flushSize is how many octets of replies are gathered before they have to be sent. A single reply may be larger.
 	flushSize = 64 << 10
+	// ownSize is the same for octets that are the connection's own.
+	ownSize = 16 << 10
 	// earlySize is how many octets read at once count as many calls: the first half of these is answered by a write of its own,
 	// so that the client works on the replies while the other half is answered.
 	earlySize = 1 << 10
 	// outKept is the largest output buffer in octets that is kept for the next turn.
-	outKept = 256 << 10
+	outKept = 64 << 10
 	// heldKept is how many octets of unfinished records a stream may have held before it gives that memory back.
 	heldKept = 1 << 10
 )
@@ -25,8 +27,10 @@ type stream struct {
 	portmapper Portmapper
 	from       portmap.Caller
 	records    oncrpc.RecordReader
-	early      int // octets of the first half; 0 if it isn't answered apart
-	held       int // octets fed that ended inside a record since memory was last given back
+	early      int    // octets of the first half; 0 if it isn't answered apart
+	slow       bool   // the turn is over because calls that may wait took too long
+	next       []byte // the call that waits for the next one
+	held       int    // octets fed that ended inside a record since memory was last given back
 }
 
 // verdict is what a stream wants next, after the replies that came with it were sent.
@@ -51,18 +55,28 @@ func (s *stream) feed(b []byte) {
 // answer adds to the shift's replies, as records of one fragment, those to the records that are there, in their order, until
 // none is left or they are longer than flushSize. It also returns how many records it took.
 func (s *stream) answer(now *shift) (taken int, next verdict) {
-	for now.out.size <= flushSize {
-		call, ok, err := s.records.Next()
-		if err != nil {
-			return taken, wantClose
+	s.slow = false
+	for now.out.size <= flushSize && len(now.out.own) <= ownSize {
+		call := s.next
+		if call == nil {
+			var ok bool
+			var err error
+			switch call, ok, err = s.records.Next(); {
+			case err != nil:
+				return taken, wantClose
+			case !ok:
+				return taken, wantInput
+			}
 		}
-		if !ok {
-			return taken, wantInput
+		slow := s.portmapper.MayWait(call)
+		if slow && now.tired() {
+			s.next, s.slow = call, true
+			return taken, wantFlush // everybody else first
 		}
+		s.next = nil
 		taken++
 		start := len(now.out.own)
 		from := &s.from
-		slow := s.portmapper.MayWait(call)
 		if slow {
 			now.wait()
 			from = now.caller(from)
@@ -75,6 +89,9 @@ func (s *stream) answer(now *shift) (taken int, next verdict) {
 			return taken, wantClose
 		}
 		now.out.add(own, start, at, list)
+		if slow && now.over() {
+			return taken, wantFlush // the loop is another's
+		}
 		if s.early > 0 {
 			if s.early -= len(call) + oncrpc.RecordMarkSize; s.early <= 0 {
 				s.early = 0

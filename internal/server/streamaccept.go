@@ -98,22 +98,27 @@ func ofHost(err error) bool {
 }
 
 // enter begins to serve a new connection, if there is a place for it. Where a bound in all is reached, the idlest TCP connection
-// is closed for it, one from another host if there is any; a caller from another host gets no place of one on this host.
+// is closed for it, one from another host if there is any; a caller from another host gets no place of one on this host, which
+// never has more than its share.
 func (l *streamLoop) enter(fd int, from portmap.Caller) {
 	s, limits := l.server, l.server.limits.Load()
 	b := bounds{limits.MaxConnections, limits.MaxConnectionsEach, limits.Descriptors}
+	p := peerOf(&from)
+	if from.Loopback && from.Transport != portmap.Local {
+		p = s.ownPeer(fd, &from, b.each)
+	}
 	for {
-		entered, room := s.connections.enter(&from, b)
-		if entered {
+		e := s.connections.enter(&from, p, b)
+		if e == entered {
 			break
 		}
-		if !room || !l.closeOne(from.Loopback) {
+		if e == refused || !l.closeOne(e == fullOwn, from.Loopback) {
 			s.refuse(&from)
 			_ = syscall.Close(fd)
 			return
 		}
 	}
-	c := l.add(fd, from)
+	c := l.add(fd, from, p)
 	if c == nil {
 		return
 	}
@@ -123,8 +128,8 @@ func (l *streamLoop) enter(fd int, from portmap.Caller) {
 }
 
 // add begins to serve a connection that is counted. It returns nil if it can't be watched.
-func (l *streamLoop) add(fd int, from portmap.Caller) *streamConnection {
-	c := &streamConnection{fd: fd, active: l.now, stream: stream{
+func (l *streamLoop) add(fd int, from portmap.Caller, p peer) *streamConnection {
+	c := &streamConnection{fd: fd, active: l.now, peer: p, stream: stream{
 		portmapper: l.server.config.Portmapper,
 		records:    oncrpc.RecordReader{Limit: l.server.limits.Load().MaxRecord},
 		from:       from,
@@ -163,17 +168,24 @@ func (l *streamLoop) drop(c *streamConnection) {
 	c.leave()
 	_ = syscall.Close(c.fd) // every reply was handed over, or can't be
 	l.giveBack(c)
+	l.unhold(c)
+	l.unread.octets -= c.owes
+	c.owes = 0
 	l.table[c.slot] = nil
 	l.free = append(l.free, c.slot)
 	l.open--
 	l.rested = min(l.rested, l.now) // a descriptor has come free
-	l.server.connections.exit(&c.stream.from)
+	l.server.connections.exit(&c.stream.from, c.peer)
 }
 
 // closeOne closes the TCP connection that brought nothing for the longest time of those that came into their state first, and
-// tells whether there was one. It is one from another host if there is any, and one of this host only if ours is true.
-func (l *streamLoop) closeOne(ours bool) bool {
+// tells whether there was one. It is one from another host if there is any, unless onlyOwn is true, and one of this host only if
+// ours is true.
+func (l *streamLoop) closeOne(onlyOwn, ours bool) bool {
 	for peers := foreign; peers == foreign || peers == own && ours; peers++ {
+		if peers == foreign && onlyOwn {
+			continue
+		}
 		var idlest *streamConnection
 		for i := range l.lists[peers] {
 			if c := l.lists[peers][i].first; c != nil && (idlest == nil || c.active < idlest.active) {
@@ -190,7 +202,7 @@ func (l *streamLoop) closeOne(ours bool) bool {
 
 // shortage gets a descriptor back, or else lets the listeners rest.
 func (l *streamLoop) shortage(a *streamListener, err error) (closed bool) {
-	closed = l.closeOne(true)
+	closed = l.closeOne(false, true)
 	l.server.isShort(a.name, err)
 	if !closed && !l.resting {
 		l.resting, l.rested = true, l.now+shortagePause

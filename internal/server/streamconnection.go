@@ -39,6 +39,12 @@ type streamConnection struct {
 
 	asked, hasUID bool // whether the kernel was asked who is at the other end of a TCP connection, and told
 	uid           uint32
+	parked        bool // it waits for a turn among those whose calls may wait
+
+	peer   peer // whom it is counted for
+	owes   int  // octets that it was charged, see unread
+	kernel int  // of these the kernel holds at most so many
+	taken  int  // octets that the client took since it had to wait
 }
 
 func (c *streamConnection) local() bool { return c.stream.from.Transport == portmap.Local }
@@ -126,6 +132,10 @@ func (l *streamLoop) readable(c *streamConnection) {
 	if c.isKept() {
 		read = sys.PeekNow
 	}
+	if l.tired() && l.isSlow(c) {
+		l.park(c)
+		return
+	}
 	n, err := read(c.fd, l.shift.in[:])
 	switch {
 	case err == syscall.EINTR:
@@ -155,10 +165,11 @@ func (l *streamLoop) answer(c *streamConnection) {
 		from.Self = l.server.probed.has(from.Remote)
 	}
 	s, read := l.shift, l.now
-	s.serving, c.away = c, true
+	s.serving, s.calling, c.away = c, true, true
 	taken, next := c.stream.answer(s)
 	if s.over() {
 		l.quit(func() {
+			l.busy--
 			if next < wantClose && next > wantInput && c.in == nil {
 				c.in, s.in = s.in, nil
 			}
@@ -226,6 +237,7 @@ func (l *streamLoop) giveBack(c *streamConnection) {
 func (l *streamLoop) settle(c *streamConnection) {
 	fed := c.fed
 	c.fed = 0
+	l.owe(c)
 	switch {
 	case c.unsent != nil:
 		if !l.isIn(c, blocked) {
@@ -233,6 +245,8 @@ func (l *streamLoop) settle(c *streamConnection) {
 		}
 	case c.closing:
 		l.startLinger(c)
+	case c.in != nil && c.stream.slow && !l.draining:
+		l.park(c)
 	case c.in != nil:
 		c.leave()
 		l.ready = append(l.ready, c)
@@ -246,6 +260,7 @@ func (l *streamLoop) settle(c *streamConnection) {
 	case c.stream.pending(fed):
 		if c.begun == 0 {
 			c.begun = l.now
+			l.owe(c)
 			l.rest(c, pending)
 		}
 	default:
@@ -277,10 +292,11 @@ func (l *streamLoop) send(c *streamConnection, out *replies) bool {
 	if !l.sendNow(c.fd, out) {
 		return false
 	}
+	l.handed(c, out.sent)
 	if out.sent == out.size {
 		return true
 	}
-	c.unsent = out.rest()
+	l.hold(c, out.rest())
 	return l.poller.Change(c.fd, uint64(c.slot), false, true) == nil
 }
 
@@ -301,16 +317,20 @@ func (l *streamLoop) sendNow(fd int, r *replies) bool {
 
 // writable goes on where send had to stop.
 func (l *streamLoop) writable(c *streamConnection) {
-	switch {
-	case c.unsent == nil:
-		return
-	case !l.sendNow(c.fd, c.unsent):
-		l.close(c)
-		return
-	case c.unsent.sent < c.unsent.size:
+	if c.unsent == nil {
 		return
 	}
-	c.unsent = nil
+	sent := c.unsent.sent
+	if !l.sendNow(c.fd, c.unsent) {
+		l.close(c)
+		return
+	}
+	l.handed(c, c.unsent.sent-sent)
+	if c.unsent.sent < c.unsent.size {
+		l.owe(c)
+		return
+	}
+	l.unhold(c)
 	if l.poller.Change(c.fd, uint64(c.slot), true, false) != nil {
 		l.close(c)
 		return

@@ -43,6 +43,10 @@ type streamLoop struct {
 	pass     int           // how many times not to look for more of these
 	passes   int           // what pass was when that was last in vain
 	late     int           // shifts that are over and whose goroutines still do something
+	busy     int           // how many of these answer a call
+	slow     bool          // a call that may wait was answered since the last wait
+	parked   []*streamConnection
+	unread   unread
 
 	mu      sync.Mutex
 	through []func() // what these have left to be done
@@ -159,7 +163,7 @@ func (l *streamLoop) once() error {
 	if err != nil {
 		return err
 	}
-	l.now = l.server.clock()
+	l.now, l.slow = l.server.clock(), false
 	l.takeBack()
 	for i := range n {
 		e := l.poller.Event(i)
@@ -182,8 +186,10 @@ func (l *streamLoop) once() error {
 		}
 	}
 	l.turns()
+	l.slowTurns()
 	l.limit()
 	l.expire()
+	l.shed()
 	return l.controls()
 }
 
@@ -256,7 +262,7 @@ func (l *streamLoop) turns() {
 
 // timeout is how long to wait: until a connection's time is over, or something else has to be done.
 func (l *streamLoop) timeout() time.Duration {
-	if len(l.ready) > 0 {
+	if len(l.ready) > 0 || len(l.parked) > 0 && l.busy == 0 {
 		return 0
 	}
 	next := time.Duration(-1)
@@ -344,6 +350,11 @@ func (l *streamLoop) drain() error {
 		return err
 	}
 	l.draining = true
+	for len(l.parked) > 0 {
+		if c := l.unpark(); c != nil && c.in != nil {
+			l.ready = append(l.ready, c)
+		}
+	}
 	for _, c := range l.table {
 		switch {
 		case c == nil || c.away || c.unsent != nil || c.in != nil:

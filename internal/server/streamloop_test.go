@@ -164,7 +164,7 @@ func TestLateReader(t *testing.T) {
 // The idlest of all is closed first, whatever it waits for.
 func TestCloseOne(t *testing.T) {
 	r := newStreamRig(t, Config{Portmapper: &fake{}}, listenTCP(t))
-	if r.closeOne(true) {
+	if r.closeOne(false, true) {
 		t.Error("a connection of nobody was closed")
 	}
 	first, half, last := r.dial(), r.dial(), r.dial()
@@ -174,7 +174,7 @@ func TestCloseOne(t *testing.T) {
 	r.step()
 	first.expect("re:a")
 	for i, c := range []*client{last, half, first} {
-		if !r.closeOne(true) {
+		if !r.closeOne(false, true) {
 			t.Fatalf("number %d isn't closed", i)
 		}
 		c.expectEnd()

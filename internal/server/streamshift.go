@@ -26,6 +26,7 @@ type shift struct {
 	gather sys.Gather
 
 	serving *streamConnection // what it is away for
+	calling bool              // that is a call of it
 
 	state atomic.Int32
 	timer *time.Timer // made when it is first needed
@@ -90,6 +91,9 @@ func (s *shift) up() {
 // relieve goes on with the loop, in a goroutine of its own.
 func (l *streamLoop) relieve() {
 	l.late++
+	if l.shift.calling {
+		l.busy++ // one such call at a time, see tired
+	}
 	l.shift.serving.leave() // it isn't to be closed meanwhile
 	l.shift = l.newShift()
 	// The shift that is late may have been woken for what it won't come to do: to take back from others, to end.
@@ -126,7 +130,7 @@ func (l *streamLoop) takeBack() {
 // slowly does for c what may take long, and then next, which may use the loop.
 func (l *streamLoop) slowly(c *streamConnection, do, next func()) {
 	s := l.shift
-	s.serving, c.away = c, true
+	s.serving, s.calling, c.away = c, false, true
 	s.wait()
 	do()
 	s.done()

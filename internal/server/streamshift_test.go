@@ -33,8 +33,8 @@ func (p *slowly) AppendReplyAround(dst, call []byte, from portmap.Caller) ([]byt
 	return p.fake.AppendReplyAround(dst, call, from)
 }
 
-// TestSlowCallsHinderNobody has many clients that make calls which wait. Others are answered meanwhile, also those who make such
-// calls that don't, and everybody gets his replies, in order, with what came behind.
+// TestSlowCallsHinderNobody has many clients that make calls which wait. Others are answered meanwhile. Such calls are made one at a
+// time, and everybody gets his replies, in order, with what came behind.
 func TestSlowCallsHinderNobody(t *testing.T) {
 	p := newSlowly()
 	tcp, local := listenTCP(t), listenLocal(t)
@@ -47,17 +47,26 @@ func TestSlowCallsHinderNobody(t *testing.T) {
 		}
 		c := dial(t, s)
 		c.send(record("a", "slow", "b"))
-		<-p.begun
+		if i == 0 {
+			<-p.begun
+		}
 		c.send(record("c", "slow", "d")) // it isn't read yet
 		slow = append(slow, c)
 		other := dial(t, s)
-		other.send(record("1", "quick", "2"))
-		other.expect("re:1", "re:quick", "re:2")
+		other.send(record("1", "2"))
+		other.expect("re:1", "re:2")
 		other.Close()
+	}
+	quick := dial(t, tcp)
+	quick.send(record("quick"))
+	if n := len(p.begun); n > 0 {
+		t.Errorf("%d calls that wait are made beside the first", n)
 	}
 	gone := slow[0]
 	gone.Close()
 	close(p.let)
+	quick.expect("re:quick")
+	quick.Close()
 	for _, c := range slow[1:] {
 		c.expect("re:a", "re:slow", "re:b", "re:c", "re:slow", "re:d")
 	}

@@ -100,14 +100,19 @@ func (l *packetLoop) once() error {
 	read := l.server.clock()
 	l.beats.Add(1)
 	l.answer(in)
-	if err := l.batch.Write(l.socket.Packet, l.out); err != nil && l.unsent.begins() {
-		// Any caller can bring this about, with a source address that there is no route to, say.
-		l.server.config.Log.Warn("a reply could not be sent; further ones within a minute are not reported", "err", err)
-	}
+	l.write(l.batch, l.out)
 	if tell := l.server.config.Answered; tell != nil {
 		l.tell(tell, l.server.at(read), l.server.clock()-read)
 	}
 	return nil
+}
+
+// write sends replies, by a batch that is the calling goroutine's.
+func (l *packetLoop) write(batch *sys.Batch, out []sys.Datagram) {
+	if err := batch.Write(l.socket.Packet, out); err != nil && l.unsent.begins() {
+		// Any caller can bring this about, with a source address that there is no route to, say.
+		l.server.config.Log.Warn("a reply could not be sent; further ones within a minute are not reported", "err", err)
+	}
 }
 
 // tell passes on who sent the calls of the batch, whose calls stand side by side at once.
@@ -124,7 +129,7 @@ func (l *packetLoop) tell(f func(from *portmap.Caller, calls int, at time.Time, 
 	}
 }
 
-// answer fills l.out with the replies to the datagrams of in.
+// answer fills l.out with the replies to the datagrams of in, but those that the worker takes.
 func (l *packetLoop) answer(in []sys.Datagram) {
 	out, replies := l.out[:0], l.replies[:0]
 	l.callers = l.callers[:0]
@@ -132,6 +137,10 @@ func (l *packetLoop) answer(in []sys.Datagram) {
 		d := &in[i]
 		start := len(replies)
 		from := l.caller(d)
+		if !from.Self && l.server.config.Portmapper.MayWait(d.Payload) {
+			l.server.worker.take(l, d, &from)
+			continue
+		}
 		l.callers = append(l.callers, from)
 		replies = l.server.config.Portmapper.AppendReply(replies, d.Payload, from)
 		if len(replies) == start {

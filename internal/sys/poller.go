@@ -187,6 +187,7 @@ func AcceptLocal(listener int) (fd int, err error) {
 	if errno != 0 {
 		return -1, os.NewSyscallError("accept4", errno)
 	}
+	boundBuffers(int(n)) // a local one inherits nothing
 	return int(n), nil
 }
 
@@ -205,7 +206,7 @@ func Served(s *Socket) (int, error) {
 	if controlErr := raw.Control(func(fd uintptr) {
 		if s.Netid != "local" {
 			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, sendOctets)
+			boundBuffers(int(fd))
 		}
 		dup, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 3)
 	}); controlErr != nil {
@@ -217,8 +218,25 @@ func Served(s *Socket) (int, error) {
 	return dup, os.NewSyscallError("dup", err)
 }
 
-// sendOctets is the send buffer of a TCP connection; the kernel doubles it for its bookkeeping.
-const sendOctets = 256 << 10
+// SendOctets and ReceiveOctets are what the kernel holds at most of a connection's unread replies and calls, with its
+// bookkeeping, for which it doubles what it is asked for.
+const (
+	SendOctets    = 64 << 10
+	ReceiveOctets = 32 << 10
+)
+
+// boundBuffers bounds the buffers of a connection, or of those of a TCP listener, which inherit that.
+func boundBuffers(fd int) {
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, SendOctets/2)
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, ReceiveOctets/2)
+}
+
+// Unacknowledged returns how many octets that were sent by a connection its other end hasn't taken yet, of a local one with the
+// kernel's bookkeeping.
+func Unacknowledged(fd int) (int, error) {
+	n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
+	return n, os.NewSyscallError("ioctl SIOCOUTQ", err)
+}
 
 // ReadNow is read(2) of a nonblocking descriptor. It never waits, so Go's scheduler isn't told of it.
 func ReadNow(fd int, b []byte) (int, error) { return receiveNow(fd, b, 0) }
