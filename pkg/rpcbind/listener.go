@@ -87,9 +87,9 @@ func addressesOf(listener any) ([]RPCB, error) {
 	}
 	switch a := addr.(type) {
 	case *net.TCPAddr:
-		return ipAddresses(TCP, a.AddrPort(), bothFamilies(listener))
+		return ipAddresses(TCP, wildcard(a.AddrPort(), a.IP), bothFamilies(listener))
 	case *net.UDPAddr:
-		return ipAddresses(UDP, a.AddrPort(), bothFamilies(listener))
+		return ipAddresses(UDP, wildcard(a.AddrPort(), a.IP), bothFamilies(listener))
 	case *net.UnixAddr:
 		if a.Net == "unix" && (strings.HasPrefix(a.Name, "/") || strings.HasPrefix(a.Name, "@")) {
 			return []RPCB{{Netid: Local, Addr: a.Name}}, nil
@@ -97,6 +97,14 @@ func addressesOf(listener any) ([]RPCB, error) {
 	}
 	return nil, fmt.Errorf("a socket at %q can't be registered: it has to be TCP, UDP, or a local stream socket with an absolute path or an abstract name",
 		fmt.Sprint(addr))
+}
+
+// wildcard returns at, with the IPv6 wildcard address for one without an IP: package net takes that for the wildcard.
+func wildcard(at netip.AddrPort, ip net.IP) netip.AddrPort {
+	if len(ip) == 0 {
+		return netip.AddrPortFrom(netip.IPv6Unspecified(), at.Port())
+	}
+	return at
 }
 
 func ipAddresses(n Netid, at netip.AddrPort, both bool) ([]RPCB, error) {
