@@ -21,6 +21,10 @@ import (
 var version string
 
 func main() {
+	if err := daemon.CheckRuntime(); err != nil { // before the first timer and the first file
+		fmt.Fprintln(os.Stderr, "gportmap:", err)
+		os.Exit(daemon.ExitSystem)
+	}
 	name := "gportmap"
 	if len(os.Args) > 0 {
 		name = filepath.Base(os.Args[0])

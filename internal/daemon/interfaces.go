@@ -112,32 +112,44 @@ func (i *interfaces) join(f sys.Interface) {
 }
 
 // watch calls changed with what there is now, before it returns, and then with each change until ctx ends; done is closed
-// when that is over. If ctx ends before anything is known, the error is that of ctx.
+// when that is over. If ctx ends before anything is known, the error is that of ctx. Where the kernel doesn't report changes, e.g. to
+// a process that may not make netlink sockets, the interfaces are read every watchPause.
 func (i *interfaces) watch(ctx context.Context) (done <-chan struct{}, _ error) {
 	first := make(chan error, 1)
 	over := make(chan struct{})
 	go func() {
 		defer close(over)
-		defer close(first) // also where ctx ended before there was anything to tell
-		known := false
+		defer close(first) // also where ctx ended before there was anything to report
+		known, told := false, false
+		report := func(err error) {
+			if !known {
+				known = true
+				first <- err
+			}
+		}
 		for ctx.Err() == nil {
 			err := sys.WatchInterfaces(ctx, func(list []sys.Interface) {
 				i.changed(list)
-				if !known {
-					known = true
-					first <- nil
-				}
+				report(nil)
 			})
-			if !known {
-				if err != nil {
-					first <- err
-				}
+			if err == nil || ctx.Err() != nil {
 				return
 			}
-			if err != nil {
-				i.log.Warn("the kernel doesn't tell of changed interfaces; asking again in a while", "err", err, "pause", watchPause)
-				sleep(ctx, watchPause)
+			list, otherErr := sys.InterfacesWithoutNetlink()
+			switch {
+			case otherErr == nil:
+				i.changed(list)
+			case !known:
+				report(fmt.Errorf("%w; %w", err, otherErr))
+				return
 			}
+			if !told {
+				told = true
+				i.log.Warn("the kernel doesn't report changed interfaces: they are read again and again; allow AF_NETLINK "+
+					"(RestrictAddressFamilies=, the container's seccomp profile)", "err", err, "every", watchPause)
+			}
+			report(nil)
+			sleep(ctx, watchPause)
 		}
 	}()
 	err, told := <-first
@@ -145,7 +157,7 @@ func (i *interfaces) watch(ctx context.Context) (done <-chan struct{}, _ error) 
 	case !told:
 		return over, ctx.Err()
 	case err != nil:
-		return over, fmt.Errorf("%w; where address families are restricted, AF_NETLINK has to be allowed", err)
+		return over, fmt.Errorf("%w; where address families are restricted, AF_NETLINK or AF_INET has to be allowed", err)
 	}
 	return over, nil
 }

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/gportmap/gportmap/internal/admin"
@@ -125,6 +126,9 @@ func acquire(c Config) (*instance.Lock, error) {
 	switch {
 	case errors.As(err, &running):
 		return nil, alreadyRunning(c, running)
+	case errors.Is(err, syscall.ENOLCK) || errors.Is(err, syscall.ENOSYS):
+		err = fmt.Errorf("%w; the file system or the sandbox refuses flock(2): put /run on a tmpfs, choose a --state-dir on a local file system, or allow flock", err)
+		fallthrough
 	case err != nil:
 		return nil, c.needsRoot(byCause(ExitCantCreate, fmt.Errorf("instance lock: %w", err)))
 	}
