@@ -182,6 +182,9 @@ func TestHostileNeighbours(t *testing.T) {
 		}
 		step("start")
 		servedByUs(t, ns, "after the start")
+		if _, out := control(t, "status"); !strings.Contains(out, "local @/run/rpcbind.sock") || !strings.Contains(out, "user 54321") {
+			t.Errorf("status doesn't tell who has the abstract name: %s", out)
+		}
 		registerService(t, ns, 400001)
 		registerService(t, ns, 400002)
 		step("stop", "stop")

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"syscall"
@@ -31,9 +30,13 @@ func (c Config) lookAtAbstract(st *Status, pid int) {
 	if err != nil {
 		return // ask and Report tell of what can't be seen
 	}
+	// A datagram socket of that name is in nobody's way: ours is there beside it.
+	if slices.ContainsFunc(holders, func(h instance.Holder) bool { return h.Process.PID == pid || h.Systemd }) {
+		return
+	}
 	for _, h := range holders {
-		if h.Unseen == instance.Seen && h.Process.PID != pid && !h.Systemd {
-			st.Notes = append(st.Notes, fmt.Sprintf("%s; clients that try it first ask that process: %s", h.String(), h.Remedy()))
+		if h.Unseen == instance.Seen {
+			st.Notes = append(st.Notes, h.String()+"; clients that try it first ask that process: end it, then restart gportmap")
 		}
 	}
 }

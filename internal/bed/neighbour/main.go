@@ -113,9 +113,11 @@ func (n *neighbour) have(what string, err error) {
 
 // round tries to get whatever it hasn't yet.
 func (n *neighbour) round() {
-	if !n.got[socketName] {
-		_, err := bind(unix.SOCK_DGRAM, socketName)
-		n.have(socketName, err)
+	for what, kind := range map[string]int{socketName: unix.SOCK_STREAM, socketName + " for datagrams": unix.SOCK_DGRAM} {
+		if !n.got[what] {
+			_, err := bind(kind, socketName)
+			n.have(what, err)
+		}
 	}
 	locks, _ := filepath.Glob("/run/rpcbind/*")
 	for _, path := range append(locks, "/run/rpcbind.lock", "/run/gportmap.lock", "/run/gportmap.pid") {
