@@ -76,7 +76,7 @@ Flags, those of rpcbind with long names:
   -l, --log-calls        log every call
   -r, --remote-calls     make calls for others (CALLIT, BCAST, INDIRECT), as NIS broadcasts need
   -s, --drop-privileges  become user _rpc, rpc or daemon, the first there is, once every socket is bound,
-                         without any capability. Without it the system's instance does the same once it serves.
+                         without any capability. Without -s the system's instance does so once it serves.
                          The pid file and the local socket then stay at its end, where only root may remove
                          them: the stop command does, and so do status, as root, and the next start
       --takeover         stop the portmapper that runs (rpcbind, portmap, gportmap) and take its place with

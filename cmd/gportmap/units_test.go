@@ -32,8 +32,8 @@ func TestUnitsAreValid(t *testing.T) {
 	program := analyze(t)
 	dir := t.TempDir()
 	files, err := filepath.Glob(filepath.Join(unitDir, "gportmap*"))
-	if err != nil || len(files) != 3 {
-		t.Fatalf("units: %q, %v; want 3", files, err)
+	if err != nil || len(files) != 4 {
+		t.Fatalf("units: %q, %v; want 4", files, err)
 	}
 	var units []string
 	for _, file := range files {
