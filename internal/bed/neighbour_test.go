@@ -3,6 +3,7 @@ package bed_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"os"
 	"os/exec"
@@ -202,10 +203,31 @@ func TestHostileNeighbours(t *testing.T) {
 		servedByUs(t, ns, "after SIGKILL", 400001, 400002)
 		step("stop", "stop")
 
+		if _, err := bed.Rpcbind.Path(); err == nil {
+			r := ns.StartBare(t, bed.Rpcbind)
+			if !eventually(func() bool { return lookup(t, ns, 400002) == 2002 }) {
+				t.Fatalf("rpcbind doesn't serve: %s", r.Log())
+			}
+			step("takeover", "--takeover")
+			<-r.Exited()
+			servedByUs(t, ns, "after a takeover from rpcbind", 400001, 400002)
+			step("takeover", "--takeover")
+			servedByUs(t, ns, "after a takeover from gportmap", 400001, 400002)
+			step("stop", "stop")
+		}
 		step("start")
 		servedByUs(t, ns, "at the end", 400001, 400002)
 		step("stop", "stop")
 	})
+}
+
+// lookup asks for a program's port over UDP, 0 if there is none or no answer.
+func lookup(t *testing.T, ns *bed.NS, program uint32) uint32 {
+	reply, err := ns.Call(t, bed.UDP, root, getPort(program, 1, rpcbind.ProtUDP))
+	if err != nil || len(reply) < 4 {
+		return 0
+	}
+	return binary.BigEndian.Uint32(reply[len(reply)-4:])
 }
 
 // kill ends the daemon as the kernel does that is out of memory.
