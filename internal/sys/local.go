@@ -58,6 +58,7 @@ func listenPath(path string) (*Socket, error) {
 	if err := clearStale(path); err != nil {
 		return nil, err
 	}
+	_ = os.Remove(path + spareSuffix) // of a takeover that was killed
 	fd, err := bindLocal(path)
 	if err != nil {
 		return nil, err

@@ -120,6 +120,18 @@ func TestListenLocalStale(t *testing.T) {
 	greet(t, mustLocal(t, path))
 }
 
+// TestSpareNameIsRemoved: a takeover that was killed leaves a second name of the socket behind.
+func TestSpareNameIsRemoved(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	if err := os.WriteFile(path+spareSuffix, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mustLocal(t, path)
+	if _, err := os.Lstat(path + spareSuffix); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("it is there: %v", err)
+	}
+}
+
 func TestListenLocalRefuses(t *testing.T) {
 	dir := t.TempDir()
 	file, link := filepath.Join(dir, "file"), filepath.Join(dir, "link")

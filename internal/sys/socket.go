@@ -189,13 +189,13 @@ func addrPort(sa unix.Sockaddr) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-// IPv6Available says whether IPv6 can be served here: an AF_INET6 socket can be made and bound to ::1. It cannot where
-// the module is missing or disabled, where net.ipv6.conf.lo.disable_ipv6 is set, and before lo is up.
+// IPv6Available says whether this host has IPv6. It has none where the module is missing or disabled (EAFNOSUPPORT), where
+// net.ipv6.conf.lo.disable_ipv6 is set, and before lo is up (::1 can't be bound: EADDRNOTAVAIL). Any other error says nothing
+// about that: then it is true, and the caller's own bind works or fails with its reason.
 func IPv6Available() bool {
 	fd, err := bindIP(netip.AddrPortFrom(netip.IPv6Loopback(), 0), unix.SOCK_DGRAM)
-	if err != nil {
-		return false
+	if err == nil {
+		unix.Close(fd)
 	}
-	unix.Close(fd)
-	return true
+	return !errors.Is(err, unix.EAFNOSUPPORT) && !errors.Is(err, unix.EADDRNOTAVAIL)
 }

@@ -146,6 +146,30 @@ func TestIPv6Available(t *testing.T) {
 	}
 }
 
+// TestIPv6IsNotDeniedByErrors: that no descriptor is left says nothing about IPv6.
+func TestIPv6IsNotDeniedByErrors(t *testing.T) {
+	if !IPv6Available() {
+		t.Skip("this host has no IPv6")
+	}
+	if !child(t, syscall.SysProcAttr{}) {
+		return
+	}
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: old.Max}); err != nil {
+		t.Fatal(err)
+	}
+	available := IPv6Available()
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	if !available {
+		t.Error("EMFILE counts as no IPv6")
+	}
+}
+
 func TestZoneIndex(t *testing.T) {
 	for _, test := range []struct {
 		zone string
