@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -213,10 +214,13 @@ func TestAcceptErrors(t *testing.T) {
 			t.Errorf("%v isn't about a connection", err)
 		}
 	}
-	for _, err := range []error{syscall.EBADF, syscall.EINVAL, syscall.ENOTSOCK} {
-		if ofConnection(err) || ofHost(err) {
+	for _, err := range []error{syscall.EBADF, syscall.EINVAL, syscall.ENOTSOCK, net.ErrClosed, os.ErrClosed} {
+		if ofConnection(err) || ofHost(err) || !isBroken(err) {
 			t.Errorf("%v isn't about the listener", err)
 		}
+	}
+	if err := syscall.EIO; ofConnection(err) || ofHost(err) || isBroken(err) {
+		t.Errorf("%v is known", err)
 	}
 	r := newStreamRig(t, Config{Portmapper: &fake{}}, listenTCP(t))
 	fd := r.listeners[0].fd

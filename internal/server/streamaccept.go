@@ -3,7 +3,9 @@ package server
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
+	"os"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -56,12 +58,12 @@ func (l *streamLoop) accept(a *streamListener) error {
 		case errors.Is(err, syscall.EAGAIN):
 			return nil
 		case ofConnection(err):
-		case ofHost(err):
+		case isBroken(err):
+			return fmt.Errorf("serve %s: %w", a.name, err)
+		default:
 			if !l.shortage(a, err) {
 				return nil
 			}
-		default:
-			return fmt.Errorf("serve %s: %w", a.name, err)
 		}
 	}
 	return nil
@@ -88,6 +90,13 @@ func ofConnection(err error) bool {
 		}
 	}
 	return false
+}
+
+// isBroken tells whether an error of accept(2) or recvmmsg(2) says that the descriptor can't be served any more. After any
+// other one the next call may succeed.
+func isBroken(err error) bool {
+	return errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrClosed) ||
+		errors.Is(err, syscall.EBADF) || errors.Is(err, syscall.ENOTSOCK) || errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.EFAULT)
 }
 
 // ofHost tells whether an error of accept(2) is a shortage of the process or the host. The connection stays in the
@@ -200,9 +209,9 @@ func (l *streamLoop) closeOne(onlyOwn, ours bool) bool {
 	return false
 }
 
-// shortage gets a descriptor back, or else lets the listeners rest.
+// shortage gets a descriptor back if that may help, or else lets the listeners rest.
 func (l *streamLoop) shortage(a *streamListener, err error) (closed bool) {
-	closed = l.closeOne(false, true)
+	closed = ofHost(err) && l.closeOne(false, true)
 	l.server.isShort(a.name, err)
 	if !closed && !l.resting {
 		l.resting, l.rested = true, l.now+shortagePause
@@ -213,13 +222,17 @@ func (l *streamLoop) shortage(a *streamListener, err error) (closed bool) {
 	return closed
 }
 
-// isShort logs that a listener can't take connections for want of descriptors or memory.
+// isShort logs that a listener can't take connections, mostly for want of descriptors or memory.
 func (s *Server) isShort(listener string, err error) {
-	if s.short.begins() {
-		tcp, local, _ := s.Connections()
-		s.config.Log.Warn("short of file descriptors or memory: idle TCP connections are closed for new ones",
-			"listener", listener, "err", err, "connections", tcp+local)
+	if !s.short.begins() {
+		return
 	}
+	text := "connections can't be accepted; trying again"
+	if ofHost(err) {
+		text = "short of file descriptors or memory: idle TCP connections are closed for new ones"
+	}
+	tcp, local, _ := s.Connections()
+	s.config.Log.Warn(text, "listener", listener, "err", err, "connections", tcp+local)
 }
 
 // refuse logs that a connection has to be closed at once.

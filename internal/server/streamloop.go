@@ -160,8 +160,13 @@ func (l *streamLoop) abandon(c *streamConnection) {
 // once waits and serves everything that has come.
 func (l *streamLoop) once() error {
 	n, err := l.wait()
-	if err != nil {
+	if isBroken(err) {
 		return err
+	}
+	if err != nil { // it says nothing about the descriptors: look again
+		l.server.config.Log.Debug("wait for connections", "err", err)
+		time.Sleep(time.Millisecond)
+		n = 0
 	}
 	l.now, l.slow = l.server.clock(), false
 	l.takeBack()

@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"os"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/gportmap/gportmap/internal/portmap"
@@ -23,7 +22,7 @@ const (
 	repliesKept = 1 << 20
 )
 
-// memoryPause is how long a socket rests for which the kernel had no memory.
+// memoryPause is how long a socket rests that couldn't be read, mostly because the kernel had no memory.
 const memoryPause = 100 * time.Millisecond
 
 // A packetLoop serves a UDP socket.
@@ -35,7 +34,7 @@ type packetLoop struct {
 	replies []byte           // the payloads of out
 	callers []portmap.Caller // of the batch
 
-	starved episode // the kernel has no memory for reads
+	starved episode // it can't be read
 	unsent  episode // it refuses to send
 	beats   atomic.Uint64
 }
@@ -66,13 +65,13 @@ func (l *packetLoop) run(started func()) error {
 				return nil
 			}
 			return l.drain()
-		case errors.Is(err, syscall.ENOBUFS), errors.Is(err, syscall.ENOMEM):
+		case isBroken(err):
+			return fmt.Errorf("serve %s %v: %w", l.socket.Netid, l.socket.Addr, err)
+		default: // ENOBUFS and ENOMEM, mostly
 			if l.starved.begins() {
-				l.server.config.Log.Warn("the kernel has no memory to receive calls; trying again", "err", err)
+				l.server.config.Log.Warn("calls can't be received; trying again", "err", err)
 			}
 			l.server.pause(memoryPause, nil)
-		default:
-			return fmt.Errorf("serve %s %v: %w", l.socket.Netid, l.socket.Addr, err)
 		}
 	}
 }

@@ -45,6 +45,9 @@ func newAlarm() (*alarm, error) {
 	return a, nil
 }
 
+// alarmAttempts is how often it is tried to make an alarm ring or stop: one that is not heard leaves somebody waiting for ever.
+const alarmAttempts = 3
+
 // set makes the alarm ring or stops it.
 func (a *alarm) set(rings bool) error {
 	a.mu.Lock()
@@ -53,14 +56,17 @@ func (a *alarm) set(rings bool) error {
 		return nil
 	}
 	var err error
-	counter := [8]byte{1} // any number but 0 in either octet order
-	if rings {
-		_, err = a.file.Write(counter[:])
-	} else {
-		_, err = a.file.Read(counter[:]) // doesn't wait: it rings
-	}
-	if err == nil {
-		a.rings = rings
+	for range alarmAttempts {
+		counter := [8]byte{1} // any number but 0 in either octet order
+		if rings {
+			_, err = a.file.Write(counter[:])
+		} else {
+			_, err = a.file.Read(counter[:]) // doesn't wait: it rings
+		}
+		if err == nil {
+			a.rings = rings
+			return nil
+		}
 	}
 	return err
 }
