@@ -65,7 +65,10 @@ func (s *Store) takeDir(dir *os.Root, named fs.FileInfo, made bool) error {
 	case info.Mode()&othersMayWrite != 0:
 		return fmt.Errorf("%w: its mode %v lets others write there; remedy: %s", ErrUntrusted, info.Mode().Perm(), DirectoryRemedy(s.cfg.Dir, true))
 	}
-	s.owner, s.volatile = owner(info), inMemory(s.cfg.Dir)
+	s.owner = owner(info)
+	if s.volatile, err = inMemory(s.cfg.Dir); err != nil {
+		return err
+	}
 	if a := s.cfg.Account; a != nil && os.Geteuid() == 0 && s.owner.UID != a.UID && a.UID != 0 && (made || s.cfg.Adopt) {
 		if err := giveAway(dir, *a); err != nil {
 			// Root without CAP_CHOWN, or a file system without owners: the state can be kept all the same.
@@ -106,15 +109,15 @@ func owner(info fs.FileInfo) Account {
 }
 
 // inMemory tells whether a directory is on a file system that ends with the boot, as /run is everywhere.
-func inMemory(dir string) bool {
+func inMemory(dir string) (bool, error) {
 	const tmpfs, ramfs = 0x01021994, 0x858458f6 // <linux/magic.h>
 	var st syscall.Statfs_t
 	if err := syscall.Statfs(dir, &st); err != nil {
-		return false
+		return false, fmt.Errorf("its file system can't be told: %w", err)
 	}
 	// The type is signed or unsigned, of 32 or 64 bits, by architecture.
 	magic := uint32(st.Type)
-	return magic == tmpfs || magic == ramfs
+	return magic == tmpfs || magic == ramfs, nil
 }
 
 // kind names what a file is.

@@ -52,14 +52,12 @@ func (s *Store) readBoot() {
 	if !s.keepsBoot() {
 		return
 	}
-	f, err := s.openTrusted(bootFile)
-	if err != nil {
+	b, info, err := s.load(bootFile)
+	if info == nil {
 		s.report(bootFile, err)
 		return
 	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxBootID))
-	boot, life, _ := strings.Cut(strings.TrimSpace(string(b)), " ")
+	boot, life, _ := strings.Cut(strings.TrimSpace(string(b[:min(len(b), maxBootID)])), " ")
 	s.sameBoot = err == nil && s.cfg.BootID != "" && boot == s.cfg.BootID
 	s.sameLife = err == nil && boot == s.cfg.BootID && life == s.cfg.Container
 }
@@ -110,29 +108,19 @@ func (s *Store) ofThisLife(regs []rpcbind.RPCB, info fs.FileInfo) []rpcbind.RPCB
 
 // read reads one file and tells whether all of it was there.
 func (s *Store) read(name string, parse func(*xdr.Decoder) []rpcbind.RPCB) (regs []rpcbind.RPCB, whole bool) {
-	f, err := s.openTrusted(name)
-	if err != nil {
-		s.report(name, err)
-		return nil, false
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
+	b, info, err := s.load(name)
+	if info == nil {
 		s.report(name, err)
 		return nil, false
 	}
 	if !s.ofThisBoot(info) {
-		s.cfg.Log.Info("the state of an earlier boot is ignored", "file", f.Name(), "written", info.ModTime())
+		s.cfg.Log.Info("the state of an earlier boot is ignored", "dir", s.cfg.Dir, "file", name, "written", info.ModTime())
 		return nil, false
 	}
-	content := bytes.NewBuffer(make([]byte, 0, min(info.Size(), maxFile)+bytes.MinRead))
-	_, readErr := content.ReadFrom(io.LimitReader(f, maxFile))
-	b := content.Bytes()
 	d := xdr.NewDecoder(b)
 	regs = s.ofThisLife(parse(&d), info)
 	switch {
-	case readErr != nil:
-		err = readErr
+	case err != nil:
 	case d.Err() != nil:
 		err = d.Err()
 	case len(d.Rest()) > 0:
@@ -142,6 +130,39 @@ func (s *Store) read(name string, parse func(*xdr.Decoder) []rpcbind.RPCB) (regs
 	}
 	s.keepDamaged(name, err, len(regs))
 	return regs, false
+}
+
+// loadAttempts is how often it is tried to read a file that is there and may be believed, and loadPause is between two of
+// them: that a descriptor or memory is missing for a moment is no reason to lose what was registered.
+const (
+	loadAttempts = 3
+	loadPause    = 20 * time.Millisecond
+)
+
+// load reads a file. Info is nil if it can't be opened; else the error says why b isn't all of it.
+func (s *Store) load(name string) (b []byte, info fs.FileInfo, err error) {
+	for attempt := 1; ; attempt++ {
+		b, info, err = s.loadOnce(name)
+		if err == nil || attempt == loadAttempts || errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrUntrusted) {
+			return b, info, err
+		}
+		time.Sleep(loadPause)
+	}
+}
+
+func (s *Store) loadOnce(name string) ([]byte, fs.FileInfo, error) {
+	f, err := s.openTrusted(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, nil, err
+	}
+	content := bytes.NewBuffer(make([]byte, 0, min(info.Size(), maxFile)+bytes.MinRead))
+	_, err = content.ReadFrom(io.LimitReader(f, maxFile))
+	return content.Bytes(), info, err
 }
 
 // report logs why a file can't be read, unless it isn't there, and gets it out of the way.
