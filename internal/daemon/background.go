@@ -3,6 +3,7 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -82,8 +83,14 @@ func StartInBackground(args []string) (int, error) {
 		}
 	}()
 	var mark [1]byte
-	if n, _ := ready.Read(mark[:]); n == 1 && string(mark[:]) == readyMark {
+	n, err := ready.Read(mark[:])
+	if n == 1 && string(mark[:]) == readyMark {
 		return ExitOK, nil
+	}
+	if err != nil && err != io.EOF { // it may serve by now, and would for ever
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Wait()
+		return ExitSystem, fmt.Errorf("whether the process in the background serves can't be told, so it was ended: %w; --foreground needs no second process", err)
 	}
 	return endOf(cmd.Wait())
 }

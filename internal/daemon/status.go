@@ -257,8 +257,8 @@ func (c Config) processOf(h instance.Holder) *Process {
 	switch {
 	case err == nil:
 		p.Gportmap, p.Version = info.Path == programPath, info.Main.Version
-	case errors.Is(err, fs.ErrPermission):
-		// The process is another user's and we lack CAP_SYS_PTRACE, as root does in a container. Its name may be that of a
+	case !errors.Is(err, sys.ErrNoGoBuild):
+		// It can't be read just now, or the process is another user's and we lack CAP_SYS_PTRACE, as root does in a container. Its name may be that of a
 		// link, such as rpcbind; the admin socket is one that only gportmap makes.
 		p.Gportmap = p.Command == "gportmap" || len(h.Process.Args) > 0 && filepath.Base(h.Process.Args[0]) == "gportmap" ||
 			c.servesAdmin(p.PID)
