@@ -9,6 +9,8 @@ VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo un
 # How many inputs each fuzz target tries. With a time instead (5s) go test fails now and then when it is over: golang/go#75804.
 FUZZTIME  ?= 50000x
 SOAK      ?= 10m
+# How many faults of each scenario make faults tries; 0: all, which takes hours.
+FAULTS    ?= 300
 LDFLAGS    = -s -w -X main.version=$(VERSION)
 # What the tests that need root compare with and register at the daemon.
 TEST_PACKAGES = rpcbind tcpd libwrap0-dev fail2ban libtirpc-dev gcc libc6-dev pkg-config iproute2 procps nfs-ganesha nfs-ganesha-vfs nfs-common \
@@ -21,7 +23,7 @@ PLAIN = ./internal/portmap ./internal/server ./internal/daemon
 # Where the Debian roots of test-systemd and test-kernel are kept; they are made anew when .ci/bed/root changes.
 BED_DIR   ?= /var/cache/gportmap-bed
 
-.PHONY: help build run test test-packages test-systemd test-kernel bed unit fuzz soak bench lint api man install uninstall package test-package clean
+.PHONY: help build run test test-packages test-systemd test-kernel bed unit fuzz soak faults bench lint api man install uninstall package test-package clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +66,9 @@ fuzz: ## each fuzz target with FUZZTIME (50000x) inputs
 soak: ## mutated calls for SOAK (10m), and each fuzz target with a million; as root
 	$(GO) test -race -count=1 -timeout 0 -run 'TestCVE/2003-1079' ./internal/bed -bed.soak=$(SOAK) -v
 	$(MAKE) fuzz FUZZTIME=1000000x
+
+faults: ## system calls of a start, takeover, reload, stop, SET … fail, and signals come there: FAULTS (300) of each; as root
+	$(GO) test -count=1 -timeout 0 -v ./internal/bed/faults -args -faults.sample=$(FAULTS)
 
 bench: ## microbenchmarks for benchstat; as root, the loads beside rpcbind and a responder in C, written to docs/
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then sh .ci/packages rpcbind netbase gcc libc6-dev iproute2; fi

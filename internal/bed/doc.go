@@ -67,6 +67,11 @@
 // remote host. Dial gives a Conn for anything finer: record fragments, segments,
 // half-closes, pipelined calls.
 //
+// # Faults
+//
+// Package faults, below this one, walks the daemon through its system calls and
+// lets each fail, or a signal come there. See its documentation.
+//
 // # This package's own tests
 //
 // They compare gportmap with the oracle and with the recording in testdata/wire.

@@ -26,7 +26,14 @@ const (
 // the first process it builds gportmap into a temporary directory that it
 // removes at the end. In a child started by InNamespace it prepares the
 // namespaces before the test runs.
-func Main(m *testing.M) {
+func Main(m *testing.M) { run(m, RaceEnabled) }
+
+// MainAsReleased is Main with gportmap built as it is released, also where the
+// tests have the race detector: for tests that let system calls fail, which the
+// detector doesn't survive.
+func MainAsReleased(m *testing.M) { run(m, false) }
+
+func run(m *testing.M, race bool) {
 	if os.Getenv(envTest) != "" {
 		if err := prepareNamespaces(); err != nil {
 			fmt.Fprintf(os.Stderr, "bed: prepare namespaces: %v\n", err)
@@ -53,7 +60,7 @@ func Main(m *testing.M) {
 		os.Exit(2)
 	}
 	binary := filepath.Join(dir, "gportmap")
-	if err := build(binary); err != nil {
+	if err := build(binary, race); err != nil {
 		os.Setenv(envBuildError, err.Error())
 	} else {
 		os.Setenv(envBinary, binary)
@@ -64,7 +71,7 @@ func Main(m *testing.M) {
 // build compiles cmd/gportmap into path. It does so in the directory of
 // gportmap's module: the tests may be those of another one, as the example of
 // an NFS server, which lacks what the daemon needs.
-func build(path string) error {
+func build(path string, race bool) error {
 	const module = "github.com/gportmap/gportmap"
 	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", module).Output()
 	if err != nil {
@@ -72,7 +79,7 @@ func build(path string) error {
 	}
 	args := []string{"build", "-o", path}
 	static := []string{"CGO_ENABLED=0"} // as it is released; only so it can confine itself
-	if RaceEnabled {
+	if race {
 		args, static = append(args, "-race"), nil
 	} else {
 		args = append(args, "-trimpath", "-ldflags=-s -w")
