@@ -79,35 +79,29 @@ func (h *ProcessHandle) Signal(signal syscall.Signal) error {
 
 // Wait returns nil once the process has ended, or ctx's error if that ends first. The process need not be a child of ours.
 func (h *ProcessHandle) Wait(ctx context.Context) error {
-	for {
-		ended, err := h.ended()
-		switch {
-		case err != nil:
-			return fmt.Errorf("wait for process %d: %w", h.PID, err)
-		case ended:
-			return nil
-		}
+	for !h.ended() {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 	}
+	return nil
 }
 
-// ended waits up to pollInterval for the end.
-func (h *ProcessHandle) ended() (bool, error) {
+// ended waits up to pollInterval for the end. That it can't look is no end, and no reason not to look again.
+func (h *ProcessHandle) ended() bool {
 	if h.fd < 0 {
 		now, err := LookupProcess(h.PID)
 		if errors.Is(err, unix.ESRCH) || err == nil && now.StartTicks != h.StartTicks {
-			return true, nil
+			return true
 		}
 		time.Sleep(pollInterval)
-		return false, nil
+		return false
 	}
 	n, err := unix.Poll([]unix.PollFd{{Fd: int32(h.fd), Events: unix.POLLIN}}, int(pollInterval.Milliseconds()))
-	if err == unix.EINTR {
-		err = nil
+	if err != nil && err != unix.EINTR {
+		time.Sleep(pollInterval)
 	}
-	return n > 0, err
+	return n > 0
 }
 
 // Close gives the handle back; the process isn't touched.
