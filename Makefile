@@ -22,8 +22,9 @@ PLAIN = ./internal/portmap ./internal/server ./internal/daemon
 
 # Where the Debian roots of test-systemd and test-kernel are kept; they are made anew when .ci/bed/root changes.
 BED_DIR   ?= /var/cache/gportmap-bed
+RELEASES  ?= bullseye bookworm trixie sid
 
-.PHONY: help build run test test-packages test-systemd test-kernel bed unit fuzz soak faults bench lint api man install uninstall package test-package clean
+.PHONY: help build run test test-packages test-systemd test-releases test-kernel bed unit fuzz soak faults bench lint api man install uninstall package test-package clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +47,9 @@ test-packages:
 
 test-systemd: bed ## as root on Debian: under real systemd, in a container with servers that register
 	@BED_DIR='$(BED_DIR)' sh .ci/bed/run systemd bin/bed
+
+test-releases: bed ## as root on Debian: the package on each Debian release (RELEASES), under real systemd
+	@BED_DIR='$(BED_DIR)' RELEASES='$(RELEASES)' sh .ci/bed/run releases bin/bed
 
 test-kernel: bed ## as root on Debian: with the NFS server of Debian's kernel, in a virtual machine
 	@BED_DIR='$(BED_DIR)' sh .ci/bed/run kernel bin/bed

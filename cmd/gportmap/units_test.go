@@ -31,9 +31,9 @@ func analyze(t *testing.T) string {
 func TestUnitsAreValid(t *testing.T) {
 	program := analyze(t)
 	dir := t.TempDir()
-	files, err := filepath.Glob(filepath.Join(unitDir, "gportmap*"))
-	if err != nil || len(files) != 4 {
-		t.Fatalf("units: %q, %v; want 4", files, err)
+	files, err := filepath.Glob(filepath.Join(unitDir, "*.s*"))
+	if err != nil || len(files) != 5 {
+		t.Fatalf("units: %q, %v; want 5", files, err)
 	}
 	var units []string
 	for _, file := range files {
@@ -56,7 +56,7 @@ func TestUnitsAreValid(t *testing.T) {
 	}
 	for line := range strings.Lines(string(out)) {
 		// A machine that is tested on may have rpcbind's units, and broken ones of others.
-		if strings.Contains(line, "gportmap") && !strings.Contains(line, "Cannot add dependency job") {
+		if (strings.Contains(line, "gportmap") || strings.Contains(line, "rpcbind")) && !strings.Contains(line, "Cannot add dependency job") {
 			t.Errorf("systemd-analyze verify: %s", line)
 		}
 	}
@@ -65,14 +65,14 @@ func TestUnitsAreValid(t *testing.T) {
 // TestServiceIsConfined holds the service to the exposure that it was made for: Debian's rpcbind.service has 9.5.
 func TestServiceIsConfined(t *testing.T) {
 	program := analyze(t)
-	out, err := exec.Command(program, "security", "--no-pager", "--offline=true", filepath.Join(unitDir, "gportmap.service")).CombinedOutput()
+	out, err := exec.Command(program, "security", "--no-pager", "--offline=true", filepath.Join(unitDir, "rpcbind.service")).CombinedOutput()
 	if err != nil {
 		if strings.Contains(string(out), "unrecognized option") {
 			t.Skipf("needs systemd-analyze security --offline, of systemd 250: %s", out)
 		}
 		t.Fatalf("systemd-analyze security: %v\n%s", err, out)
 	}
-	level := regexp.MustCompile(`exposure level for gportmap\.service: ([0-9.]+)`).FindSubmatch(out)
+	level := regexp.MustCompile(`exposure level for rpcbind\.service: ([0-9.]+)`).FindSubmatch(out)
 	if level == nil {
 		t.Fatalf("systemd-analyze security tells no level:\n%s", out)
 	}
@@ -84,10 +84,10 @@ func TestServiceIsConfined(t *testing.T) {
 // TestUnitsSayWhatTheDaemonServes compares the addresses of the socket units with those that the daemon binds by itself.
 func TestUnitsSayWhatTheDaemonServes(t *testing.T) {
 	want := map[string][]string{
-		"gportmap.socket": {"ListenStream=/run/rpcbind.sock", "ListenStream=0.0.0.0:111", "ListenDatagram=0.0.0.0:111"},
+		"rpcbind.socket": {"ListenStream=/run/rpcbind.sock", "ListenStream=0.0.0.0:111", "ListenDatagram=0.0.0.0:111",
+			"ListenStream=[::]:111", "ListenDatagram=[::]:111", "BindIPv6Only=ipv6-only"},
 		// Any user can take the name: that fails alone.
 		"gportmap-abstract.socket": {"ListenStream=@/run/rpcbind.sock"},
-		"gportmap6.socket":         {"ListenStream=[::]:111", "ListenDatagram=[::]:111", "BindIPv6Only=ipv6-only"},
 	}
 	for unit, lines := range want {
 		b, err := os.ReadFile(filepath.Join(unitDir, unit))

@@ -41,6 +41,7 @@ type takeover struct {
 	connections []*sys.Connection
 	inherited   bool     // all of ours are its
 	shared      bool     // its were kept until ours were bound beside them
+	unit        string   // our unit's real name, if it takes the place
 	ownSockets  []string // units of ours that were started
 	// stateless: the state directory had been removed, as purging rpcbind's package does. Then one that is our unit is to be
 	// taken over from as well: it can't keep any more what it is told.

@@ -14,11 +14,11 @@ import (
 	"github.com/gportmap/gportmap/internal/sys"
 )
 
-// Unit is the name of our unit of systemd's.
+// Unit is the name of our unit of systemd's that nobody else has: an alias of rpcbind.service, where that is ours.
 const Unit = "gportmap.service"
 
-// socketUnits are those of its sockets; the second one isn't started where there is no IPv6.
-var socketUnits = []string{"gportmap.socket", "gportmap6.socket"}
+// socketUnits are those of its sockets, under such names.
+var socketUnits = []string{"gportmap.socket"}
 
 // UnitInstalled tells whether systemd manages this system and has our unit. A unit that is masked, or that systemd can't
 // read, is an error: without it the daemon would be served outside of any unit, which whoever masked it didn't want.
@@ -70,15 +70,20 @@ func TakeOverByUnit(ctx context.Context, c Config, enable bool) (string, error) 
 	err = t.settle(nil)
 	if err == nil {
 		// As if the unit had said it, so that journalctl -u shows who did what. Without a journal the command's answer does.
-		sys.SendJournal(text, int(syslog.LOG_INFO), map[string]string{"OBJECT_SYSTEMD_UNIT": Unit, "SYSLOG_IDENTIFIER": "gportmap"})
+		sys.SendJournal(text, int(syslog.LOG_INFO), map[string]string{"OBJECT_SYSTEMD_UNIT": t.unit, "SYSLOG_IDENTIFIER": "gportmap"})
 	}
 	return text, err
 }
 
 // toUnit is the change itself.
 func (t *takeover) toUnit(ctx context.Context, enable bool) error {
-	if t.from.IsUnit(Unit) && !t.stateless {
-		return WithExitCode(ExitRunning, fmt.Errorf("takeover: %s is what serves", Unit))
+	var err error
+	t.unit, err = instance.UnitName(ctx, Unit)
+	switch {
+	case err != nil:
+		return fmt.Errorf("takeover: %w", err)
+	case t.from.IsUnit(t.unit) && t.from.IsGportmap() && !t.stateless:
+		return WithExitCode(ExitRunning, fmt.Errorf("takeover: gportmap serves already, as %s", t.unit))
 	}
 	if err := t.findSocketUnits(ctx); err != nil {
 		return fmt.Errorf("takeover: %w", err)
@@ -99,7 +104,7 @@ func (t *takeover) toUnit(ctx context.Context, enable bool) error {
 			t.config.Log.Warn("takeover: not enabled, so the next boot starts what it did before", "err", err)
 		}
 	}
-	err := t.startSocketUnits(ctx)
+	err = t.startSocketUnits(ctx)
 	if err == nil {
 		withdraw := t.offerConnections()
 		err = instance.ReplaceUnits(ctx, Unit)

@@ -89,7 +89,7 @@ func (p *Predecessor) findUnits(ctx context.Context) error {
 
 // unitProperties asks systemd about a unit.
 func unitProperties(ctx context.Context, unit string) (map[string]string, error) {
-	out, err := systemctl(ctx, "show", "--property=MainPID", "--property=TriggeredBy", "--property=ActiveState",
+	out, err := systemctl(ctx, "show", "--property=MainPID", "--property=TriggeredBy", "--property=ActiveState", "--property=Id",
 		"--property=LoadState", "--", unit)
 	if err != nil {
 		return nil, err

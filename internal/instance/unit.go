@@ -1,6 +1,7 @@
 package instance
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -60,6 +61,15 @@ func ReplaceUnits(ctx context.Context, units ...string) error {
 	return err
 }
 
+// UnitName returns the name of a unit that has aliases.
+func UnitName(ctx context.Context, unit string) (string, error) {
+	properties, err := unitProperties(ctx, unit)
+	if err != nil {
+		return "", err
+	}
+	return properties["Id"], nil
+}
+
 // EnableUnits has systemd start units at boot.
 func EnableUnits(ctx context.Context, units ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, startUnitPatience)
@@ -76,23 +86,23 @@ func StopUnits(ctx context.Context, units ...string) error {
 	return err
 }
 
-// StartedAtBoot returns those of Units that systemd starts again: not those whose names have become ours by an alias, as when
-// a package of ours takes the place of the portmapper's, nor ours themselves, nor those that are no more.
+// StartedAtBoot returns those of Units that systemd starts again: not those that are ours by now, as when a package of ours takes
+// the place of the portmapper's, nor those that are no more.
 func (p *Predecessor) StartedAtBoot() []string {
 	return slices.DeleteFunc(p.Units(), func(unit string) bool {
-		if strings.HasPrefix(unit, "gportmap") {
-			return true
-		}
 		for _, dir := range unitDirectories() {
-			path := filepath.Join(dir, unit)
-			if _, err := os.Lstat(path); err != nil {
-				continue
+			// Each of ours names the program or its manual.
+			if b, err := os.ReadFile(filepath.Join(dir, unit)); err == nil {
+				return bytes.Contains(b, []byte("gportmap"))
 			}
-			target, err := os.Readlink(path)
-			return err == nil && strings.HasPrefix(filepath.Base(target), "gportmap")
 		}
 		return true
 	})
+}
+
+// IsGportmap tells whether the portmapper is a gportmap.
+func (p *Predecessor) IsGportmap() bool {
+	return filepath.Base(strings.TrimSuffix(p.Process.Program, deletedMark)) == "gportmap"
 }
 
 // IsUnit tells whether the portmapper is that unit of systemd's.

@@ -2,16 +2,16 @@
 # activation.sh: a call over any of the sockets starts the service, and is answered.
 . /bed/checks/lib.sh
 
-sockets="gportmap.socket gportmap6.socket gportmap-abstract.socket"
+sockets="rpcbind.socket gportmap-abstract.socket"
 
 # activated WHAT COMMAND...: with nothing but the sockets there, the command succeeds and the service runs
 activated() {
-  systemctl -q stop $sockets gportmap.service
-  systemctl reset-failed $sockets gportmap.service 2>/dev/null || :
+  systemctl -q stop $sockets rpcbind.service
+  systemctl reset-failed $sockets rpcbind.service 2>/dev/null || :
   systemctl start $sockets
-  inactive gportmap.service || return
+  inactive rpcbind.service || return
   timeout 20 "$@" || return
-  within 10 active gportmap.service # it answers before systemd has read that it is ready
+  within 10 active rpcbind.service # it answers before systemd has read that it is ready
 }
 
 check "the local socket, by path" activated /var/cache/bed/rpcinfo -p
@@ -24,6 +24,6 @@ done
 check "a list over TCP" activated /var/cache/bed/rpcinfo -p 127.0.0.1
 check "it serves these sockets and no others" same "$(ss -H -l -n -t -u -x | grep -c -E ':111 |/run/rpcbind.sock')" 6
 check "and has none of its own" test -z "$(ss -H -l -n -t -u -p | grep gportmap | grep -v ':111 ')"
-check "a stopped service leaves the sockets" systemctl stop gportmap.service
+check "a stopped service leaves the sockets" systemctl stop rpcbind.service
 check "which start it again" rpcinfo -p
 check "no unit failed" test -z "$(systemctl --failed --no-legend)"

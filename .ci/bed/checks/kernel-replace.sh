@@ -11,7 +11,7 @@ check "replace-rpcbind installs the package" env DEBIAN_FRONTEND=noninteractive 
 registered >/tmp/after
 check "the same $(wc -l </tmp/before) registrations, with their owners" diff /tmp/before /tmp/after
 check "NLM lock" locked
-check "gportmap restarted" systemctl restart gportmap.service
+check "gportmap restarted" systemctl restart rpcbind.service
 check "unmounted" umount /mnt/nfs
 check "nfs-server stops" systemctl stop nfs-server.service
 check "nothing is left: the kernel's connection to rpcbind was taken over" nothing_of_nfs

@@ -12,12 +12,12 @@ of_nfs >/tmp/before
 same_of_nfs() { of_nfs | diff /tmp/before -; }
 check "NFS mounted" mounted
 check "NLM lock" locked
-check "gportmap restarted" systemctl restart gportmap.service
+check "gportmap restarted" systemctl restart rpcbind.service
 check "the same registrations" same_of_nfs
 check "NLM lock" locked
-pid=$(main_pid gportmap.service)
-systemctl kill -s KILL gportmap.service
-check "gportmap killed and started again" within 60 another_pid gportmap.service "$pid"
+pid=$(main_pid rpcbind.service)
+systemctl kill -s KILL rpcbind.service
+check "gportmap killed and started again" within 60 another_pid rpcbind.service "$pid"
 check "the same registrations" same_of_nfs
 check "NLM lock" locked
 check "unmounted" umount /mnt/nfs

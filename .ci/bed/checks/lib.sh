@@ -4,7 +4,7 @@ set -u
 exec 3>&1 1>&2
 set -x
 failed=0
-trap 'set +x; [ "$failed" = 0 ] || journalctl -b --no-pager -u gportmap -n 100; exit "$failed"' EXIT
+trap 'set +x; [ "$failed" = 0 ] || journalctl -b --no-pager -u rpcbind -n 100; exit "$failed"' EXIT
 
 say() { { set +x; } 2>/dev/null; echo "$*" >&3; echo "$*"; set -x; }
 

@@ -7,9 +7,9 @@
 neighbour=/bed/files/neighbour
 has() { grep -q -x "got $1" /tmp/neighbour; }
 register() { rpcinfo -T tcp 127.0.0.1 100000 2 && gportmap set "$1" 1 udp "0.0.0.0.8.$2"; }
-# served: by gportmap.service, which answers on each transport, with the registrations of before
+# served: by rpcbind.service, which answers on each transport, with the registrations of before
 served() {
-  within 20 active gportmap.service || return
+  within 20 active rpcbind.service || return
   for how in "udp 127.0.0.1" "tcp 127.0.0.1"; do
     within 10 rpcinfo -T $how 100000 4 || return
   done
@@ -28,7 +28,7 @@ check "the neighbour has /run/lock/subsys" within 10 has /run/lock/subsys
 registered >/tmp/before
 check "the package is installed" install /bed/files/gportmap.deb
 check "served after the installation" served
-check "gportmap.socket is active" active gportmap.socket
+check "rpcbind.socket is active" active rpcbind.socket
 check "gportmap-abstract.socket is not" inactive gportmap-abstract.socket
 check "status tells who has the abstract name" sh -c 'gportmap status | grep -F @/run/rpcbind.sock | grep -F "user 54321"'
 check "a registration" register 400001 1
@@ -36,13 +36,13 @@ check "another" register 400002 2
 registered >/tmp/before
 check "both are there" test "$(grep -c '^40000' /tmp/before)" = 2
 
-check "restart" systemctl restart gportmap.service
+check "restart" systemctl restart rpcbind.service
 check "served after a restart" served
-check "stop and start of everything" sh -c 'systemctl stop gportmap.socket gportmap.service && systemctl start gportmap.service'
+check "stop and start of everything" sh -c 'systemctl stop rpcbind.socket rpcbind.service && systemctl start rpcbind.service'
 check "served after stop and start" served
-pid=$(main_pid gportmap.service)
-systemctl kill -s KILL gportmap.service
-check "SIGKILL: started again" within 20 another_pid gportmap.service "$pid"
+pid=$(main_pid rpcbind.service)
+systemctl kill -s KILL rpcbind.service
+check "SIGKILL: started again" within 20 another_pid rpcbind.service "$pid"
 check "served after SIGKILL" served
 # What is left of rpcbind's package: its purge removes socket, lock and state.
 check "rpcbind is purged" dpkg --purge rpcbind
@@ -50,11 +50,11 @@ check "served after the purge" within 30 served
 # Rpcbind's lock is the neighbour's now, if any user can get it.
 touch /run/rpcbind.lock && chmod 444 /run/rpcbind.lock
 sleep 1
-check "restart with another's lock" systemctl restart gportmap.service
+check "restart with another's lock" systemctl restart rpcbind.service
 check "served with another's lock" served
 
 # By hand and by the init script's commands.
-systemctl stop gportmap.socket gportmap.service
+systemctl stop rpcbind.socket rpcbind.service
 check "start by hand" gportmap
 check "by hand: it serves" rpcinfo -T udp 127.0.0.1 100000 4
 registered >/tmp/after
@@ -64,7 +64,7 @@ check "served after a takeover" served
 
 kill "$neighbour_pid"
 wait "$neighbour_pid"
-check "with the neighbour gone, a restart" systemctl restart gportmap.service
+check "with the neighbour gone, a restart" systemctl restart rpcbind.service
 check "gportmap-abstract.socket is active" within 10 active gportmap-abstract.socket
 check "the abstract socket is served" gportmap list --socket @/run/rpcbind.sock
 check "served at the end" served

@@ -15,30 +15,30 @@ registered >/tmp/before
 servers="rpc-statd.service nfs-ganesha.service"
 pids >/tmp/pids
 for _ in 1 2 3; do
-  pid=$(main_pid gportmap.service)
+  pid=$(main_pid rpcbind.service)
   calling -broken 1
   sleep 3 # a local connection is kept two seconds after its first call
-  systemctl kill -s KILL gportmap.service
-  check "SIGKILL: started again" within 20 another_pid gportmap.service "$pid"
+  systemctl kill -s KILL rpcbind.service
+  check "SIGKILL: started again" within 20 another_pid rpcbind.service "$pid"
   check "SIGKILL: every call was answered, no lasting local connection broke" answered
   say "      $(calls)"
   check "SIGKILL: the same registrations" within 10 same_registered
 done
-check "the journal tells of the crash" logged gportmap.service 'Main process exited, code=killed, status=9/KILL'
+check "the journal tells of the crash" logged rpcbind.service 'Main process exited, code=killed, status=9/KILL'
 
 # The watchdog's own time would make this a long check.
-check "the service has a watchdog" test "$(systemctl show -P WatchdogUSec gportmap.service)" != infinity
-mkdir -p /run/systemd/system/gportmap.service.d
-printf '[Service]\nWatchdogSec=4s\n' >/run/systemd/system/gportmap.service.d/watchdog.conf
+check "the service has a watchdog" test "$(systemctl show -P WatchdogUSec rpcbind.service)" != infinity
+mkdir -p /run/systemd/system/rpcbind.service.d
+printf '[Service]\nWatchdogSec=4s\n' >/run/systemd/system/rpcbind.service.d/watchdog.conf
 systemctl daemon-reload
-systemctl restart gportmap.service
-pid=$(main_pid gportmap.service)
+systemctl restart rpcbind.service
+pid=$(main_pid rpcbind.service)
 sleep 6
-check "watchdog: leaves a healthy daemon alone" same "$(main_pid gportmap.service)" "$pid"
-systemctl kill -s STOP gportmap.service
-check "SIGSTOP: killed and started again" within 40 another_pid gportmap.service "$pid"
+check "watchdog: leaves a healthy daemon alone" same "$(main_pid rpcbind.service)" "$pid"
+systemctl kill -s STOP rpcbind.service
+check "SIGSTOP: killed and started again" within 40 another_pid rpcbind.service "$pid"
 check "SIGSTOP: the same registrations" within 10 same_registered
-check "the journal tells of the hang" logged gportmap.service '[Ww]atchdog timeout'
+check "the journal tells of the hang" logged rpcbind.service '[Ww]atchdog timeout'
 pids >/tmp/pids.after
 check "no server was started again" diff /tmp/pids /tmp/pids.after
 check "no unit failed" test -z "$(systemctl --failed --no-legend)"

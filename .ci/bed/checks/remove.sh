@@ -24,6 +24,6 @@ check "installed again" install /bed/files/gportmap.deb
 # Packages that need a portmapper stay; it is about what our own package leaves.
 check "removed, nothing in its place" dpkg --remove --force-depends gportmap
 check "nobody listens on port 111" test -z "$(ss -H -l -n -t -u | grep ':111 ')"
-check "gportmap.service is gone" not systemctl cat gportmap.service
+check "rpcbind.service is gone" not systemctl cat rpcbind.service
 check "no unit failed" test -z "$(systemctl --failed --no-legend)"
 check "purged" dpkg --purge --force-depends gportmap

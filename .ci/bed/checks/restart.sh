@@ -12,22 +12,22 @@ same_registered() { registered | but_for_ypserv | diff /tmp/before -; }
 calling
 for _ in 1 2 3; do
   systemctl reset-failed ypserv.service # how often systemd starts it again is limited
-  check "systemctl restart gportmap.service" systemctl restart gportmap.service
+  check "systemctl restart rpcbind.service" systemctl restart rpcbind.service
   sleep .2
 done
 check "no call was lost or refused, no connection of this host broke" answered
 say "      $(calls)"
 check "the same registrations" within 10 same_registered
 
-pid=$(main_pid gportmap.service)
+pid=$(main_pid rpcbind.service)
 calling
-check "systemctl reload gportmap.service" systemctl reload gportmap.service
+check "systemctl reload rpcbind.service" systemctl reload rpcbind.service
 check "a reload disturbs no caller" answered
-check "it is the same process" same "$(main_pid gportmap.service)" "$pid"
+check "it is the same process" same "$(main_pid rpcbind.service)" "$pid"
 
 calling
 check "the package is upgraded" install /bed/files/gportmap.deb
 check "an upgrade disturbs no caller" answered
 say "      $(calls)"
-check "it is another process" another_pid gportmap.service "$pid"
+check "it is another process" another_pid rpcbind.service "$pid"
 check "the same registrations" within 10 same_registered
