@@ -7,34 +7,37 @@ echo 'OPTIONS="-w"' >/etc/default/rpcbind
 systemctl restart rpcbind.service
 dpkg-deb -x /bed/files/gportmap.deb /tmp/package
 cp /tmp/package/usr/sbin/gportmap /usr/sbin/gportmap
-for unit in gportmap.service gportmap.socket gportmap6.socket gportmap-abstract.socket; do
-  found=$(find /tmp/package -path "*systemd/system/$unit" | head -1)
-  [ -z "$found" ] || cp "$found" /usr/lib/systemd/system/
-done
-systemctl daemon-reload
+# As make install does beside rpcbind's package: our units hide the package's.
+ours=/usr/local/lib/systemd/system
+our_units() {
+  mkdir -p $ours
+  cp -P /tmp/package/usr/lib/systemd/system/* $ours/
+  systemctl daemon-reload
+}
 within 10 rpcinfo -T tcp 127.0.0.1 100000 2
 for program in 400001 400002 400003; do gportmap set "$program" 1 tcp "0.0.0.0.8.1"; done
 registered >/tmp/before
 check "three programs are registered with rpcbind" same "$(wc -l </tmp/before)" 3
 
 same_registered() { registered | diff /tmp/before -; }
-serving() { # the name of the one portmapper that runs, as the main process of its unit
+serving() { # the name of the one portmapper that runs, as the main process of the unit
   pids=$(pidof rpcbind gportmap)
-  for name in rpcbind gportmap; do
-    [ "$pids" != "$(main_pid $name.service)" ] || echo $name
-  done
+  [ "$pids" != "$(main_pid rpcbind.service)" ] || cat "/proc/$pids/comm"
 }
 one() { [ -n "$(serving)" ]; }
 
+our_units
 systemctl mask --runtime gportmap.service
 check "a masked unit: nothing is changed" not gportmap takeover
 check "a masked unit: rpcbind serves" same "$(serving)" rpcbind
 systemctl unmask --runtime gportmap.service
 
 back_to_rpcbind() {
-  systemctl stop gportmap.socket gportmap6.socket gportmap.service
+  rm -r $ours
+  systemctl daemon-reload
+  systemctl stop rpcbind.socket rpcbind.service
   systemctl start rpcbind.socket rpcbind.service
-  within 10 same_registered
+  within 10 same_registered && our_units
 }
 begun=$(date +%s%N)
 check "a takeover that nobody interrupts" gportmap takeover
