@@ -118,7 +118,7 @@ exit $code`
 	case 0:
 		t.Log("there is no user to become")
 	case daemon.ExitSystem:
-		if !strings.Contains(stderr, "become uid") {
+		if !strings.Contains(stderr, "drop privileges to uid") {
 			t.Errorf("%s", stderr)
 		}
 	default:

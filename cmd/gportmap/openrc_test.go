@@ -19,11 +19,15 @@ func TestOpenRCRestartWithAWrongConfiguration(t *testing.T) {
 	path := configFile(t, "exposure = \"lan\"\n")
 	run := func(command string) (code int, output string) {
 		t.Helper()
+		// What supervise-daemon would start is started in the background here.
 		const openrc = `set -u; ebegin() { :; }; eend() { return "$1"; }; service_started() { return 1; }
 RC_SVCNAME=gportmap RC_CMD=$1; . "$2"
+start() { gportmap >/dev/null; }
+stop() { :; }
 case $1 in
-restart) stop_pre && stop && start ;;
-stop) stop_pre && stop ;;
+start) start_pre && start && start_post ;;
+restart) stop_pre && stop && stop_post && start_pre && start && start_post ;;
+stop) stop_pre && stop && stop_post ;;
 *) "$1" ;;
 esac`
 		cmd := exec.Command("sh", "-c", openrc, "sh", command, script)

@@ -27,7 +27,7 @@ func analyze(t *testing.T) string {
 	return ""
 }
 
-// TestUnitsAreValid has systemd read the units as they are, but for the program, which isn't installed here.
+// TestUnitsAreValid has systemd read the units as they are, but for programs that aren't installed here.
 func TestUnitsAreValid(t *testing.T) {
 	program := analyze(t)
 	dir := t.TempDir()
@@ -42,7 +42,8 @@ func TestUnitsAreValid(t *testing.T) {
 			t.Fatal(err)
 		}
 		unit := filepath.Join(dir, filepath.Base(file))
-		text := strings.ReplaceAll(string(b), "=/usr/sbin/gportmap ", "="+os.Getenv(binaryEnv)+" ")
+		text := strings.NewReplacer("=/usr/sbin/gportmap ", "="+os.Getenv(binaryEnv)+" ", "=+/usr/sbin/gportmap ", "=+"+os.Getenv(binaryEnv)+" ",
+			"=/sbin/apparmor_parser ", "=/bin/true ").Replace(string(b))
 		if err := os.WriteFile(unit, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}

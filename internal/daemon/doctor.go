@@ -88,6 +88,8 @@ func (d *doctor) diagnosis() Diagnosis {
 func (d *doctor) instance(ctx context.Context) {
 	s, err := instance.State(d.config.paths())
 	switch {
+	case errors.Is(err, syscall.ENOTDIR):
+		return // the lock is in the state directory, which isn't one: see state
 	case err != nil:
 		d.add(Error, "instance", err.Error(), pathRemedy(err))
 		return
@@ -240,6 +242,7 @@ func (d *doctor) files() {
 			d.add(Note, "files", fmt.Sprintf("%s couldn't be seen: %v", path, err), "look as root")
 		case err != nil:
 			d.add(Error, "files", fmt.Sprintf("%s can't be made: %v", path, err), "mkdir -p "+instance.ShellWord(dir))
+		case !info.IsDir() && dir == d.config.stateDir(): // see state
 		case !info.IsDir():
 			d.add(Error, "files", fmt.Sprintf("%s can't be made: %s is not a directory", path, dir), outOfTheWay(dir)+" && mkdir "+instance.ShellWord(dir))
 		case errors.Is(writable(dir), syscall.EROFS):

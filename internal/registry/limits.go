@@ -22,7 +22,7 @@ type Limits struct {
 	// Entries is the number of registrations in all, without the portmapper's own.
 	Entries int
 	// Reserve is how many of these only "superuser" and system users may have, half of them "superuser" alone. The superuser may
-	// have so many also where the others' are more than they may be, as after a restart with a lower limit.
+	// have its half also where the others' are more than they may be, as after a restart with a lower limit.
 	Reserve int
 	// SystemUID is the largest uid of a system user.
 	SystemUID uint32
@@ -65,7 +65,7 @@ func (t *Table) room(e *Entry) error {
 		}
 		entries = max(1, entries-reserve)
 	}
-	if l.Entries > 0 && t.total() >= entries && (e.Owner != rpcbind.OwnerSuperuser || has >= l.Reserve) {
+	if l.Entries > 0 && t.total() >= entries && (e.Owner != rpcbind.OwnerSuperuser || has >= l.Reserve/2) {
 		return ErrFull
 	}
 	return nil

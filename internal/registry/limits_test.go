@@ -118,7 +118,7 @@ func TestOwnersAreCounted(t *testing.T) {
 	}
 }
 
-// TestReserveBesideTooMany restores more registrations of users than the limits allow: root has its reserve all the same.
+// TestReserveBesideTooMany restores more registrations of users than the limits allow: root has its part of the reserve all the same.
 func TestReserveBesideTooMany(t *testing.T) {
 	table := New()
 	for i := range 30 {
@@ -126,7 +126,7 @@ func TestReserveBesideTooMany(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	table.SetLimits(Limits{Entries: 20, Reserve: 5})
+	table.SetLimits(Limits{Entries: 20, Reserve: 10})
 	if got := fillFor(t, table, 9000, "superuser"); got != 5 {
 		t.Errorf("root registers %d programs, want 5", got)
 	}

@@ -64,7 +64,10 @@ func (s *Store) readBoot() {
 
 // noteBoot gives the state the name of this boot.
 func (s *Store) noteBoot() error {
-	if !s.keepsBoot() || s.sameLife {
+	if !s.keepsBoot() {
+		return nil
+	}
+	if _, err := s.dir.Lstat(bootFile); s.sameLife && err == nil {
 		return nil
 	}
 	text := s.cfg.BootID

@@ -56,7 +56,7 @@ func result(reply []byte) ([]uint32, error) {
 
 // TestGlibcStyleV2 registers as glibc's old sunrpc, macOS and gluster do: version
 // 2 SET over loopback UDP or TCP, by an ordinary user, from an unprivileged port.
-// The same user can take the registration back; another one can with rpcbind,
+// The same user can take the registration back; another one can with rpcbind, and over UDP,
 // which does not know the owner, and cannot with gportmap (section 8, rows 4 and
 // 6).
 func TestGlibcStyleV2(t *testing.T) {
@@ -125,9 +125,10 @@ func (v v2) strangerUnsets(s bed.Subject, program, version, prot uint32) {
 	v.t.Helper()
 	answer := v.call(stranger, "UNSET", procUnset, []uint32{program, version, 0, 0})
 	port := v.call(0, "GETPORT", procGetport, []uint32{program, version, prot, 0})
-	if s == bed.Rpcbind {
+	// Nobody can tell who sent a datagram: what "unknown" registered, everybody on this host may unregister.
+	if s == bed.Rpcbind || v.tr == bed.UDP {
 		if answer != 1 || port != 0 {
-			v.t.Errorf("rpcbind answers a stranger's UNSET over %s %d and keeps port %d: rows 4 and 6 of section 8 say otherwise", v.tr, answer, port)
+			v.t.Errorf("%v answers a stranger's UNSET over %s %d and keeps port %d: rows 4 and 6 of section 8 say otherwise", s, v.tr, answer, port)
 		}
 		return
 	}
