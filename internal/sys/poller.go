@@ -219,9 +219,10 @@ func Served(s *Socket) (int, error) {
 }
 
 // SendOctets and ReceiveOctets are what the kernel holds at most of a connection's unread replies and calls, with its
-// bookkeeping, for which it doubles what it is asked for.
+// bookkeeping, for which it doubles what it is asked for. A segment over loopback has 64 KiB: with room for less than two of them
+// each waits for a delayed acknowledgement, 40 ms.
 const (
-	SendOctets    = 64 << 10
+	SendOctets    = 256 << 10
 	ReceiveOctets = 32 << 10
 )
 
