@@ -67,8 +67,8 @@ fuzz: ## each fuzz target with FUZZTIME (50000x) inputs
 	    echo "fuzz $$pkg $$f $(FUZZTIME)"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 100x $$pkg; \
 	  done; done
 
-soak: ## mutated calls for SOAK (10m), and each fuzz target with a million; as root
-	$(GO) test -race -count=1 -timeout 0 -run 'TestCVE/2003-1079' ./internal/bed -bed.soak=$(SOAK) -v
+soak: ## mutated calls and all attacks together for SOAK (10m) each, and each fuzz target with a million; as root
+	$(GO) test -race -count=1 -timeout 0 -run 'TestCVE/2003-1079|TestAllAttacksTogether' ./internal/bed -bed.soak=$(SOAK) -v
 	$(MAKE) fuzz FUZZTIME=1000000x
 
 faults: ## system calls of a start, takeover, reload, stop, SET … fail, and signals come there: FAULTS (300) of each; as root
