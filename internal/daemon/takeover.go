@@ -5,27 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"os/signal"
-	"slices"
-	"strings"
 	"syscall"
 	"time"
 
 	"github.com/gportmap/gportmap/internal/access"
-	"github.com/gportmap/gportmap/internal/daemon/logging"
 	"github.com/gportmap/gportmap/internal/instance"
-	"github.com/gportmap/gportmap/internal/registry"
 	"github.com/gportmap/gportmap/internal/sys"
 	"github.com/gportmap/gportmap/pkg/rpcbind"
-	"github.com/gportmap/gportmap/pkg/xdr"
-)
-
-// The kernel may take a moment to give up the sockets of a process that has ended.
-const (
-	bindPatience = time.Second
-	bindPause    = 2 * time.Millisecond
 )
 
 // takeover is the change from another portmapper to this one: first everything is done that may fail without harm, then
@@ -217,176 +205,4 @@ func holdSignals() (release func()) {
 	held := make(chan os.Signal, 1)
 	signal.Notify(held, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGHUP)
 	return func() { signal.Stop(held) }
-}
-
-func (t *takeover) statePath() string { return t.config.statePath() }
-
-// listen is [listen] with the sockets inherited as far as they are those that are wanted.
-func (t *takeover) listen(c Config, k *keeper) ([]*sys.Socket, error) {
-	if t == nil {
-		return listen(c, k)
-	}
-	// What isn't wanted may stand in the way of what is.
-	t.copies = slices.DeleteFunc(t.copies, func(s *sys.CopiedSocket) bool {
-		if slices.ContainsFunc(t.endpoints, func(e instance.Endpoint) bool { return isCopy(s, e) }) {
-			return false
-		}
-		s.Close()
-		return true
-	})
-	t.inherited = true
-	var sockets []*sys.Socket
-	var failed []refused
-	for _, e := range t.endpoints {
-		s, err := t.open(e)
-		if errors.Is(err, syscall.EADDRINUSE) && strings.HasPrefix(e.Path, "@") {
-			c.Log.Warn("the abstract socket is another's, which any user may have: serving without it", "err", refusal(c, []refused{{e, err}}))
-			continue
-		}
-		if err != nil {
-			failed = append(failed, refused{e, err})
-			continue
-		}
-		sockets = append(sockets, s)
-	}
-	if failed == nil {
-		k.keepListeners(sockets)
-		k.adopt(t.connections, t.config.Limits.ConnectionsEach)
-		t.connections = nil
-		return sockets, nil
-	}
-	closeAll(sockets)
-	return nil, refusal(c, failed)
-}
-
-// isCopy tells whether a socket is just what we would bind.
-func isCopy(s *sys.CopiedSocket, e instance.Endpoint) bool {
-	return s.Netid == e.Netid && s.Path == e.Path && !s.DualStack && s.IsAt(e.Addr)
-}
-
-func (t *takeover) open(e instance.Endpoint) (*sys.Socket, error) {
-	for _, s := range t.copies {
-		if !isCopy(s, e) {
-			continue
-		}
-		socket, err := s.Serve()
-		if err == nil {
-			return socket, nil
-		}
-		t.config.Log.Debug("takeover: a socket can't be inherited", "err", err)
-	}
-	// rpcbind has no abstract socket: who tries that one is refused before, too, and goes on to the path.
-	t.inherited = t.inherited && strings.HasPrefix(e.Path, "@")
-	for until := time.Now().Add(bindPatience); ; time.Sleep(bindPause) {
-		s, err := open(e)
-		if !errors.Is(err, syscall.EADDRINUSE) || strings.HasPrefix(e.Path, "@") || time.Now().After(until) {
-			return s, err
-		}
-	}
-}
-
-// merge returns what is to be registered, given what the state files have: the files alone if the other portmapper wrote
-// them after it was asked, for then they are the later; else what it answered, for then they are older than that. The
-// owners are told by both.
-func (t *takeover) merge(files []rpcbind.RPCB) []rpcbind.RPCB {
-	if t == nil {
-		return files
-	}
-	regs := files
-	if _, ok := t.written(); !ok || len(files) == 0 {
-		regs = t.valid()
-	}
-	t.journaled = true // the caller writes them next
-	t.restored = len(regs)
-	return regs
-}
-
-// valid returns what was answered and can be registered; the portmapper's own entries follow from our sockets.
-func (t *takeover) valid() []rpcbind.RPCB {
-	var regs []rpcbind.RPCB
-	for _, b := range t.dump {
-		if b.Program == rpcbind.Program {
-			continue
-		}
-		if _, err := registry.Validate(b); err != nil {
-			t.config.Log.Warn("takeover: a registration is left out", slog.Uint64("program", uint64(b.Program)), "version", b.Version,
-				"netid", string(b.Netid), "address", b.Addr, "err", err)
-			continue
-		}
-		regs = append(regs, b)
-	}
-	return regs
-}
-
-// written returns the other portmapper's state file if it was written since it was asked, and whole.
-func (t *takeover) written() ([]rpcbind.RPCB, bool) {
-	b, info, err := readState(t.statePath())
-	if err != nil || t.saved != nil && os.SameFile(t.saved, info) && t.saved.ModTime().Equal(info.ModTime()) && t.saved.Size() == info.Size() {
-		return nil, false
-	}
-	d := xdr.NewDecoder(b)
-	regs := rpcbind.ReadRPCBList(&d, stateString)
-	return regs, d.Err() == nil && len(d.Rest()) == 0
-}
-
-// ready returns the function to call when everything is served. It tells how the takeover went, then calls next, and if
-// that is well there is no way back.
-func (t *takeover) ready(ctx context.Context, next func() error) func() error {
-	if t == nil {
-		return next
-	}
-	return func() error {
-		if err := interrupted(ctx); err != nil {
-			return err
-		}
-		text := t.describe(time.Since(t.ordered))
-		t.config.Log.Info(text, logging.MessageID, logging.IDTaken, "UNIT", strings.Join(t.from.Units(), " "))
-		if t.config.TakenOver != nil {
-			t.config.TakenOver(text)
-		}
-		if next != nil {
-			if err := next(); err != nil {
-				return err
-			}
-		}
-		t.serving = true
-		t.release()
-		t.from.Close()
-		return nil
-	}
-}
-
-// describe tells how it went.
-func (t *takeover) describe(gap time.Duration) string {
-	meanwhile := "calls were refused meanwhile"
-	switch {
-	case t.inherited:
-		meanwhile = "calls waited meanwhile, none was refused"
-	case t.shared:
-		meanwhile = "TCP connections waited meanwhile, datagrams are answered when they are sent again"
-	}
-	text := fmt.Sprintf("taken over from %s: %s; at most %v without an answer, %s", t.from.Name(), counted(t.restored),
-		gap.Round(100*time.Microsecond), meanwhile)
-	if units := strings.Join(t.from.StartedAtBoot(), " "); units != "" {
-		text += fmt.Sprintf("; systemd starts %s again at the next boot unless you say systemctl disable %[1]s, or enable "+Unit, units)
-	}
-	return text
-}
-
-// countOthers returns how many registrations aren't a portmapper's own.
-func countOthers(regs []rpcbind.RPCB) int {
-	n := 0
-	for _, b := range regs {
-		if b.Program != rpcbind.Program {
-			n++
-		}
-	}
-	return n
-}
-
-func counted(registrations int) string {
-	if registrations == 1 {
-		return "1 registration"
-	}
-	return fmt.Sprintf("%d registrations", registrations)
 }
