@@ -123,7 +123,22 @@ func listLine(r rpcbind.RPCB, n names) string {
 
 // mappings lists the registrations of version 2.
 func (a *asker) mappings(ctx context.Context) (answer, error) {
-	c, err := a.dialMappings(ctx)
+	if a.local {
+		return a.mappingsBy(ctx, a.dialMappings)
+	}
+	// Devices that know version 2 alone don't answer calls of others, or aren't registered with themselves over TCP.
+	return hedged(ctx,
+		func(ctx context.Context) (answer, error) { return a.mappingsBy(ctx, a.dialMappings) },
+		func(ctx context.Context) (answer, error) {
+			return hedged(ctx,
+				func(ctx context.Context) (answer, error) { return a.mappingsBy(ctx, a.dialVersion2("tcp")) },
+				func(ctx context.Context) (answer, error) { return a.mappingsBy(ctx, a.dialVersion2("udp")) })
+		})
+}
+
+// mappingsBy lists the registrations of version 2 by a client.
+func (a *asker) mappingsBy(ctx context.Context, dial func(context.Context) (*client, error)) (answer, error) {
+	c, err := dial(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -140,6 +155,21 @@ func (a *asker) mappings(ctx context.Context) (answer, error) {
 		return nil, failure{text: fmt.Sprintf("%s does not support portmapper.  Try rpcinfo %s instead", host, host)}
 	}
 	return nil, notCalled("rpcinfo: can't contact portmapper", failed)
+}
+
+// dialVersion2 returns a function that makes a client of a host's portmapper without a look-up of its port.
+func (a *asker) dialVersion2(netid string) func(context.Context) (*client, error) {
+	return func(ctx context.Context) (*client, error) {
+		t, ok := a.nets.find(netid)
+		if !ok {
+			return nil, failure{text: "Cannot find suitable transport for protocol " + netid}
+		}
+		c, failed := a.dialFinder(ctx, t, a.host)
+		if failed != nil {
+			return nil, notCreated("rpcinfo: can't contact portmapper", failed)
+		}
+		return c, nil
+	}
 }
 
 // dialMappings makes a client for version 2. Rpcinfo asks the portmapper of a host for its own port, over TCP.
