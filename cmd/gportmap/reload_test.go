@@ -47,11 +47,12 @@ func TestReloadIsToldItsResult(t *testing.T) {
 		}
 		others.Wait()
 	}
-	// Without the admin socket there is a signal and no result.
+	// Without the admin socket there is a signal and no result, until the daemon has made the socket anew.
 	if err := os.Remove(a.dir + "/gportmap.sock"); err != nil {
 		t.Fatal(err)
 	}
-	if code, _, stderr := execute(t, reload...); code != daemon.ExitUnavailable || !strings.Contains(stderr, "SIGHUP was sent") {
+	code, _, stderr := execute(t, reload...)
+	if code != 0 && (code != daemon.ExitUnavailable || !strings.Contains(stderr, "SIGHUP was sent")) {
 		t.Errorf("without the admin socket: exit code %d, %s", code, stderr)
 	}
 }

@@ -113,6 +113,7 @@ func Reload(ctx context.Context, c Config) (restart []string, err error) {
 	// handled are one.
 	for askErr == nil && now.Ended <= before.Begun {
 		sleep(ctx, reloadPause)
+		now = admin.Reload{} // what is empty isn't in the answer
 		askErr = admin.Ask(ctx, c.adminSocket(), "/v1/reload", &now)
 	}
 	switch {
