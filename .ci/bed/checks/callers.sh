@@ -1,8 +1,8 @@
 # callers.sh: clients that don't stop asking while something is done to the daemon: see internal/bed/callers.
 
-# calling [FLAG...]: start them; they ask for rpc.statd's port
+# calling [FLAG...]: start them; they ask for the port of $called, by default rpc.statd
 calling() {
-  /bed/files/callers "$@" 100024 1 >/tmp/callers &
+  /bed/files/callers "$@" ${called:-100024 1} >/tmp/callers &
   callers=$!
   sleep .5
 }
@@ -21,6 +21,9 @@ answered() {
 calls() {
   awk '/ calls,/ { n++; match($0, /[0-9]+ calls/); calls += substr($0, RSTART); match($0, /[0-9]+ sent again/); again += substr($0, RSTART)
       match($0, /[0-9]+ connections broken/); broken += substr($0, RSTART)
-      match($0, /[0-9]+ by TCP/); tcp += substr($0, RSTART) }
-    END { printf "%d clients, %d calls, %d sent again, %d connections broken, %d by TCP instead", n, calls, again, broken, tcp }' /tmp/callers
+      match($0, /[0-9]+ by TCP/); tcp += substr($0, RSTART)
+      match($0, /[0-9]+ WRONG/); if (RSTART) wrong += substr($0, RSTART)
+      match($0, /without an answer [0-9]+/); ms = substr($0, RSTART + 18) + 0; if (ms > gap) gap = ms }
+    END { printf "%d clients, %d calls, %d sent again, %d connections broken, %d by TCP instead, %d refused, %d ms without an answer at most",
+      n, calls, again, broken, tcp, wrong, gap }' /tmp/callers
 }

@@ -2,6 +2,7 @@
 # plain.sh: the package by apt alone, over an rpcbind with rpc.statd and ypserv; then the rests of rpcbind's package are purged.
 . /bed/checks/lib.sh
 . /bed/checks/servers.sh
+. /bed/checks/callers.sh
 
 echo bed >/etc/defaultdomain
 running=
@@ -14,7 +15,11 @@ done
 programs() { rpcinfo | awk 'NR > 1 && $1 != 100000 { print $1, $2, $3 }' | sort; }
 programs >/tmp/before
 check "they are registered with rpcbind" grep -q 100024 /tmp/before
+called="100000 2" # rpc.statd is started again, and has another port
+calling
 check "the package is installed" install /bed/files/gportmap.deb
+answered # not by rpcbind, which apt stops; how long is of interest
+say "      $(calls)"
 check "rpcbind's package is gone" not installed rpcbind
 for unit in $running rpcbind.service rpcbind.socket gportmap.service; do check "$unit is active" within 10 active "$unit"; done
 check "they are enabled" systemctl -q is-enabled rpcbind.service rpcbind.socket

@@ -34,6 +34,8 @@ type client struct {
 	mostSent             int           // how often a call was sent at most
 	byTCP                int           // calls made over TCP, because the local socket refused
 	longest              time.Duration // from a call to its answer
+	last                 time.Time     // when the last right answer came
+	gap                  time.Duration // the longest from one right answer to the next
 	wrong                []string      // what must not happen; the first few
 	wrongs               int
 
@@ -60,8 +62,8 @@ func clients(v6 bool) []*client {
 }
 
 func (c *client) String() string {
-	s := fmt.Sprintf("%-24s %6d calls, %d sent again, %d connections broken, %d by TCP instead, longest wait %v",
-		c.name, c.calls, c.again, c.broken, c.byTCP, c.longest.Round(100*time.Microsecond))
+	s := fmt.Sprintf("%-24s %6d calls, %d sent again, %d connections broken, %d by TCP instead, longest wait %v, longest without an answer %v ms",
+		c.name, c.calls, c.again, c.broken, c.byTCP, c.longest.Round(100*time.Microsecond), c.gap.Milliseconds())
 	if c.wrongs > 0 {
 		s += fmt.Sprintf(", %d WRONG: %s", c.wrongs, strings.Join(c.wrong, "; "))
 	}
@@ -94,6 +96,12 @@ func (c *client) callUntilDone(ctx context.Context, program, version uint32) {
 		start := time.Now()
 		if err := c.call(args); err != nil {
 			c.fails(err)
+		} else {
+			now := time.Now()
+			if !c.last.IsZero() {
+				c.gap = max(c.gap, now.Sub(c.last))
+			}
+			c.last = now
 		}
 		c.longest = max(c.longest, time.Since(start))
 		c.calls++
