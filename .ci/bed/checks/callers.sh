@@ -23,7 +23,7 @@ calls() {
       match($0, /[0-9]+ connections broken/); broken += substr($0, RSTART)
       match($0, /[0-9]+ by TCP/); tcp += substr($0, RSTART)
       match($0, /[0-9]+ WRONG/); if (RSTART) wrong += substr($0, RSTART)
-      match($0, /without an answer [0-9]+/); ms = substr($0, RSTART + 18) + 0; if (ms > gap) gap = ms }
+      if (match($0, /without an answer [0-9]+/)) { ms = substr($0, RSTART + 18) + 0; if (ms > gap) gap = ms } }
     END { printf "%d clients, %d calls, %d sent again, %d connections broken, %d by TCP instead, %d refused, %d ms without an answer at most",
       n, calls, again, broken, tcp, wrong, gap }' /tmp/callers
 }
