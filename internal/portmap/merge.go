@@ -76,7 +76,8 @@ func (i *Interfaces) merge(e *registry.Entry, hint []byte, from Caller) (netip.A
 		return netip.AddrPort{}, false
 	}
 	registered := e.IP.Addr()
-	if !registered.IsUnspecified() && (!registered.IsLoopback() || from.Remote.Addr().IsLoopback()) {
+	// Unmapped, ::ffff:0.0.0.0 is a wildcard as well.
+	if !registered.Unmap().IsUnspecified() && (!registered.IsLoopback() || from.Remote.Addr().IsLoopback()) {
 		return netip.AddrPort{}, false
 	}
 	hinted, ok := readHint(hint, from.Transport)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"github.com/gportmap/gportmap/internal/registry"
 	"github.com/gportmap/gportmap/pkg/rpcbind"
@@ -21,8 +22,26 @@ func (p *Portmapper) set(dst []byte, r *request) []byte {
 		return appendRefused(dst, r)
 	}
 	return p.register(dst, r, rpcbind.RPCB{
-		Program: a.prog, Version: a.vers, Netid: rpcbind.Netid(a.netid), Addr: string(a.addr),
+		Program: a.prog, Version: a.vers, Netid: rpcbind.Netid(a.netid), Addr: withoutZone(rpcbind.Netid(a.netid), string(a.addr)),
 	})
+}
+
+// withoutZone returns an IPv6 address without its zone: "fe80::1%eth0.8.1" becomes "fe80::1.8.1". A zone means something on
+// this host alone, and a universal address has no place for one (RFC 5665 section 5.2.3). Any other text is returned as it is.
+func withoutZone(netid rpcbind.Netid, addr string) string {
+	host, rest, found := strings.Cut(addr, "%")
+	transport, known := netid.Transport()
+	if !found || !known || !transport.IP() {
+		return addr
+	}
+	port := strings.LastIndexByte(rest[:max(strings.LastIndexByte(rest, '.'), 0)], '.') // a zone may have dots, as eth0.100
+	if port <= 0 {
+		return addr
+	}
+	if ip, ok := rpcbind.ParseUAddr(host + rest[port:]); !ok || ip.Addr().Is4() {
+		return addr
+	}
+	return host + rest[port:]
 }
 
 // pmapSet is SET of version 2: a mapping becomes a registration of the wildcard address on tcp or udp.

@@ -81,6 +81,11 @@ func (l *streamLoop) remoteCaller(fd int, v6 bool, remote, own netip.AddrPort) p
 	ifindex, err := sys.ArrivalOf(fd, v6)
 	if err == nil && ifindex != 0 {
 		from.Ifindex, from.Loopback = ifindex, s.config.Loopback(ifindex)
+		if !from.Loopback && remote.Addr().IsLoopback() && s.config.Owner != nil {
+			// What this host sends to an address of another of its interfaces comes by loopback, and the kernel names that
+			// interface. The other end is a socket of this host only if the kernel shows it, connected to this one.
+			_, from.Loopback = s.config.Owner(fd, remote, own)
+		}
 		return from
 	}
 	s.config.Log.Debug("the interface of a caller is not known", "err", err)
