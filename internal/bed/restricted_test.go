@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"os/exec"
 	"runtime"
 	"strings"
@@ -148,4 +149,37 @@ func TestNecessarySystemCalls(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestCommandsWithoutNetlink: doctor names what is missing, and explain explains.
+func TestCommandsWithoutNetlink(t *testing.T) {
+	bed.InNamespace(t, bed.Options{Remote: true}, func(t *testing.T, ns *bed.NS) {
+		ns.Start(t, bed.Gportmap)
+		register(t, ns, 0x30200002, 1, "udp", "0.0.0.0.8.1")
+		for _, c := range []struct {
+			args []string
+			says []string
+		}{
+			{[]string{"doctor"}, []string{"AF_NETLINK is missing", "allow AF_NETLINK: RestrictAddressFamilies="}},
+			{[]string{"explain", bed.PeerIPv4, "getport", fmt.Sprint(0x30200002), "1", "udp"}, []string{"port 2049", "netlink"}},
+		} {
+			done := make(chan string)
+			go func() {
+				defer close(done)
+				runtime.LockOSThread()
+				if err := forbid(unix.SYS_SOCKET, unix.AF_NETLINK, unix.EAFNOSUPPORT); err != nil {
+					t.Error(err)
+					return
+				}
+				_, out := control(t, c.args...)
+				done <- out
+			}()
+			out := <-done
+			for _, want := range c.says {
+				if !strings.Contains(out, want) {
+					t.Errorf("%v doesn't say %q:\n%s", c.args, want, out)
+				}
+			}
+		}
+	})
 }

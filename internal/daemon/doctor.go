@@ -65,6 +65,7 @@ func Diagnose(ctx context.Context, c Config, fix bool) Diagnosis {
 	}
 	d.config = complete
 	d.privileges()
+	d.netlink()
 	d.accessLists()
 	d.instance(ctx)
 	addrs := d.addresses()

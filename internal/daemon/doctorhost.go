@@ -53,6 +53,18 @@ func (d *doctor) privileges() {
 	}
 }
 
+// netlink looks whether the kernel can be asked for interfaces and owners of ports.
+func (d *doctor) netlink() {
+	_, refused, err := currentInterfaces()
+	const remedy = "allow AF_NETLINK: RestrictAddressFamilies= of the unit, or the container's seccomp profile"
+	switch {
+	case err != nil:
+		d.add(Error, "privileges", "the interfaces can't be listed: "+err.Error(), remedy)
+	case refused != nil:
+		d.add(Warning, "privileges", "AF_NETLINK is missing, so changed interfaces are noticed late, and over TCP and UDP nobody is root: "+refused.Error(), remedy)
+	}
+}
+
 // capabilities returns the effective ones of this process as bits.
 func capabilities() (bits uint64, known bool) {
 	b, err := os.ReadFile("/proc/self/status")

@@ -53,7 +53,7 @@ func Explain(ctx context.Context, c Config, q Question) (Explanation, error) {
 	if err != nil {
 		return Explanation{}, err
 	}
-	list, err := sys.Interfaces()
+	list, netlinkErr, err := currentInterfaces()
 	if err != nil {
 		return Explanation{}, WithExitCode(ExitSystem, err)
 	}
@@ -65,6 +65,9 @@ func Explain(ctx context.Context, c Config, q Question) (Explanation, error) {
 		return Explanation{}, err
 	}
 	e := &explainer{config: c, question: q, door: door, interfaces: list, table: registry.New()}
+	if netlinkErr != nil {
+		e.note("this process may not ask the kernel by netlink (%v), so owners of ports aren't known to it", netlinkErr)
+	}
 	if err := e.makeCall(); err != nil {
 		return Explanation{}, WithExitCode(ExitUsage, err)
 	}
@@ -188,7 +191,7 @@ func (e *explainer) explain(p *portmap.Portmapper) Explanation {
 	}
 	rule := d.String()
 	if class == portmap.Register && !e.door.policy.MayRegister(e.from) {
-		d.Permitted, rule = false, "only this host registers: over the local socket, or from 127.0.0.1 or ::1 by the loopback interface"
+		d.Permitted, rule = false, "only this host registers: over the local socket, or from 127.0.0.1 or ::1 by the loopback interface; over TCP also at another address of this host"
 	} else if class == portmap.Register {
 		e.note("the caller counts as owner %q", e.door.policy.Owner(e.from))
 	}

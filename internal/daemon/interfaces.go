@@ -162,6 +162,19 @@ func (i *interfaces) watch(ctx context.Context) (done <-chan struct{}, _ error) 
 	return over, nil
 }
 
+// currentInterfaces returns the interfaces as they are now. The second result is why netlink didn't tell them.
+func currentInterfaces() (list []sys.Interface, netlink, err error) {
+	list, netlink = sys.Interfaces()
+	if netlink == nil {
+		return list, nil, nil
+	}
+	list, err = sys.InterfacesWithoutNetlink()
+	if err != nil {
+		return nil, netlink, fmt.Errorf("%w; %w", netlink, err)
+	}
+	return list, netlink, nil
+}
+
 // sleep waits for d or the end of ctx.
 func sleep(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)
