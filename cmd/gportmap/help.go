@@ -125,6 +125,8 @@ Flags for an instance beside the system's:
                          served under the same name in the abstract namespace as well
       --state-dir DIR    directory of the instance's files, made if it isn't there. The instance lock is
                          DIR/rpcbind.lock, without this flag /run/rpcbind/gportmap.lock
+      --state-dir none   use no directory: no lock, pid and state files, and no admin socket; registrations
+                         are lost at the end
 
 Without -f or -d, NAME returns when every socket is served, and logs to syslog from then on. It stays in
 the foreground if systemd handed it sockets, and as process 1, where it also reaps orphans.

@@ -20,7 +20,7 @@ _gportmap() {
   --udp-lists) COMPREPLY=($(compgen -W "connected local all" -- "$word")); return ;;
   --format) COMPREPLY=($(compgen -W "nft firewalld ufw" -- "$word")); return ;;
   --admin-group) COMPREPLY=($(compgen -g -- "$word")); return ;;
-  --state-dir) COMPREPLY=($(compgen -d -- "$word")); return ;;
+  --state-dir) COMPREPLY=($(compgen -d -W none -- "$word")); return ;;
   --config | --socket) COMPREPLY=($(compgen -f -- "$word")); return ;;
   --host | -h) COMPREPLY=($(compgen -A hostname -- "$word")); return ;;
   esac

@@ -41,7 +41,7 @@ flags=(
   '--metrics[serve metrics over TCP]:address and port:'
   '--port[UDP and TCP port]:port:'
   '--socket[local socket]:path:_files'
-  '--state-dir[directory of the instance]:directory:_files -/'
+  '--state-dir[directory of the instance, or none]:directory:_files -/'
   '--help[print this]'
 )
 target=('--socket[local socket]:path:_files' '--host[portmapper of this host]:host:_hosts' '--help[print the usage]')

@@ -14,12 +14,18 @@ import (
 // find nobody, go on to the path.
 
 // optional tells whether a portmapper serves without an endpoint.
-func optional(e instance.Endpoint) bool { return strings.HasPrefix(e.Path, "@") }
+func (c Config) optional(e instance.Endpoint) bool {
+	return strings.HasPrefix(e.Path, "@") || e.Path != "" && c.stateless()
+}
 
 // warnUnserved logs that an optional endpoint isn't served, and who has it.
 func (c Config) warnUnserved(e instance.Endpoint, err error) {
 	if errors.Is(err, syscall.EADDRINUSE) {
 		err = instance.WhoHolds(e)
+	}
+	if !strings.HasPrefix(e.Path, "@") {
+		c.Log.Warn("the local socket isn't served: servers register over loopback or by the abstract socket", "socket", e.Path, "err", err)
+		return
 	}
 	c.Log.Warn("the abstract socket isn't served; clients that try it first ask whoever holds it", "socket", e.Path, "err", err)
 }

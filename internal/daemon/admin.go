@@ -17,7 +17,13 @@ import (
 const adminMode = 0o660
 
 // adminSocket returns the path of the admin socket.
-func (c Config) adminSocket() string { return filepath.Join(c.stateDir(), admin.SocketName) }
+// It is "" for none.
+func (c Config) adminSocket() string {
+	if c.stateless() {
+		return ""
+	}
+	return filepath.Join(c.stateDir(), admin.SocketName)
+}
 
 // An adminDesk is where the daemon can be asked how it is: the admin socket and, if that is configured, a TCP socket for
 // metrics. Nothing that serves programs depends on it: what can't be opened is logged and served without.
@@ -44,7 +50,9 @@ func openAdmin(c Config) (*adminDesk, error) {
 		d.gid = int(id)
 	}
 	var err error
-	if d.local, err = d.listen(); err != nil {
+	if c.stateless() {
+		// status and watch ask by the portmapper's own calls
+	} else if d.local, err = d.listen(); err != nil {
 		c.Log.Warn("the admin socket can't be made: status and watch will know less", "err", err)
 	}
 	if c.Metrics != (netip.AddrPort{}) {

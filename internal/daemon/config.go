@@ -30,7 +30,7 @@ type Config struct {
 	Socket string
 	// StateDir is the directory of everything that an instance of its own has on disk, which is made if its parent
 	// exists. Empty says that this is the system's instance, whose lock and registrations are in /run/rpcbind. It must belong to us, root or rpcbind's user, and nobody else may write in it.
-	StateDir string
+	StateDir string // [NoStateDir]: none
 	// Insecure lets callers of every host register.
 	Insecure bool
 	// RemoteCalls serves CALLIT, BCAST and INDIRECT.
@@ -83,7 +83,7 @@ func (c Config) complete() (Config, error) {
 	if c.Port == 0 {
 		c.Port = rpcbind.Port
 	}
-	if c.StateDir != "" {
+	if c.StateDir != "" && !c.stateless() {
 		dir, err := filepath.Abs(c.StateDir)
 		if err != nil {
 			return c, WithExitCode(ExitSystem, fmt.Errorf("state directory %s: %w", c.StateDir, err))
@@ -99,7 +99,7 @@ func (c Config) complete() (Config, error) {
 			return c, WithExitCode(ExitSystem, fmt.Errorf("socket %s: %w", c.Socket, err))
 		}
 		c.Socket = path
-	case c.StateDir != "":
+	case c.StateDir != "" && !c.stateless():
 		c.Socket = filepath.Join(c.StateDir, "rpcbind.sock")
 	default:
 		c.Socket = rpcbind.SocketPath
@@ -113,7 +113,10 @@ func (c Config) complete() (Config, error) {
 
 // lockPath returns the path of the instance lock.
 func (c Config) lockPath() string {
-	if c.StateDir == "" {
+	switch {
+	case c.stateless():
+		return ""
+	case c.StateDir == "":
 		return instance.SystemPaths().Lock
 	}
 	return filepath.Join(c.StateDir, "rpcbind.lock")

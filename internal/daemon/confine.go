@@ -66,6 +66,12 @@ func leaveRoot(c Config) error {
 
 // stateOwner returns who owns the state directory, with the group that the user has.
 func (c Config) stateOwner() (warmstart.Account, error) {
+	if c.stateless() {
+		if user, err := c.privilegeless(); err == nil {
+			return *user, nil
+		}
+		return warmstart.Account{}, nil
+	}
 	var dir syscall.Stat_t
 	if err := syscall.Lstat(c.stateDir(), &dir); err != nil {
 		return warmstart.Account{}, &os.PathError{Op: "lstat", Path: c.stateDir(), Err: err}
@@ -80,7 +86,10 @@ func (c Config) stateOwner() (warmstart.Account, error) {
 // ownPaths returns where the daemon changes files while it runs and at its end: its state and what lies with it, and the
 // directory of the local socket if that is this user's.
 func (c Config) ownPaths() []string {
-	list := []string{c.stateDir(), os.DevNull}
+	list := []string{os.DevNull}
+	if !c.stateless() {
+		list = append(list, c.stateDir())
+	}
 	var dir syscall.Stat_t
 	socketDir := filepath.Dir(c.Socket)
 	if us := os.Geteuid(); us != 0 && syscall.Stat(socketDir, &dir) == nil && int(dir.Uid) == us {

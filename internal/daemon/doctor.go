@@ -70,8 +70,12 @@ func Diagnose(ctx context.Context, c Config, fix bool) Diagnosis {
 	d.instance(ctx)
 	addrs := d.addresses()
 	d.sockets(addrs)
-	d.files()
-	d.state()
+	if d.config.stateless() {
+		d.add(Note, "state", statelessText, "")
+	} else {
+		d.files()
+		d.state()
+	}
 	d.services()
 	return d.diagnosis()
 }
@@ -87,7 +91,7 @@ func (d *doctor) diagnosis() Diagnosis {
 
 // instance looks who has the lock, and for what is left of who had it.
 func (d *doctor) instance(ctx context.Context) {
-	s, err := instance.State(d.config.paths())
+	s, err := d.config.state()
 	switch {
 	case errors.Is(err, syscall.ENOTDIR):
 		return // the lock is in the state directory, which isn't one: see state

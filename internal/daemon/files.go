@@ -11,6 +11,9 @@ import (
 
 // paths returns the files that tell whether the instance runs.
 func (c Config) paths() instance.Paths {
+	if c.stateless() {
+		return c.statelessPaths()
+	}
 	p := instance.SystemPaths()
 	if c.StateDir != "" {
 		p = instance.DirPaths(c.StateDir)
@@ -30,6 +33,9 @@ func (c Config) predecessorLock() string {
 // is bound. Nothing of it keeps this one from starting, so an error is only a warning, for later: what keeps us from
 // starting is to be told alone.
 func clearStale(c Config, lock *instance.Lock) (warning error) {
+	if c.stateless() {
+		return nil
+	}
 	p := c.paths()
 	p.Socket = ""
 	removed, err := lock.Clear(p)
@@ -49,6 +55,9 @@ type marks struct {
 
 // writePID writes the pid file, while we may still be root.
 func (m *marks) writePID() {
+	if m.config.stateless() {
+		return
+	}
 	var err error
 	m.pid, err = instance.WritePIDFile(m.config.paths().PIDFile)
 	m.note("the pid file can't be written; nothing of ours needs it", err)

@@ -123,7 +123,7 @@ func bind(c Config, wanted []instance.Endpoint, kept []*sys.Socket) ([]*sys.Sock
 		s := choose(kept, e)
 		if s == nil {
 			var err error
-			if s, err = open(e); optional(e) && err != nil {
+			if s, err = open(e); c.optional(e) && err != nil {
 				c.warnUnserved(e, err)
 				continue
 			} else if err != nil {

@@ -29,6 +29,9 @@ type ownFiles struct {
 
 // start begins to watch, once everything is served.
 func (o *ownFiles) start(ctx context.Context) {
+	if o.config.stateless() {
+		return
+	}
 	p := o.config.paths()
 	o.present = make(map[string]bool)
 	paths := []string{p.Lock, p.PIDFile, p.Socket, p.Admin, filepath.Join(o.config.stateDir(), stateFile), o.config.stateDir()}

@@ -115,6 +115,10 @@ func start(ctx context.Context, c Config, other *takeover) error {
 
 // acquire takes the instance lock, in the state directory, which is checked before anything is made there.
 func acquire(c Config) (*instance.Lock, error) {
+	if c.stateless() {
+		c.Log.Warn(statelessText)
+		return nil, nil
+	}
 	state, err := openState(c)
 	if err != nil {
 		return nil, c.needsRoot(err)
@@ -128,6 +132,9 @@ func acquire(c Config) (*instance.Lock, error) {
 		return nil, alreadyRunning(c, running)
 	case errors.Is(err, syscall.ENOLCK) || errors.Is(err, syscall.ENOSYS):
 		err = fmt.Errorf("%w; the file system or the sandbox refuses flock(2): put /run on a tmpfs, choose a --state-dir on a local file system, or allow flock", err)
+		fallthrough
+	case errors.Is(err, syscall.EROFS):
+		err = unwritable(err)
 		fallthrough
 	case err != nil:
 		return nil, c.needsRoot(byCause(ExitCantCreate, fmt.Errorf("instance lock: %w", err)))

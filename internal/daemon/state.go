@@ -32,6 +32,9 @@ func (c Config) stateDir() string {
 // openState makes and checks the state directory. In it nothing is read or written yet, so it may be called before the
 // instance lock is held, but not after privileges were dropped.
 func openState(c Config) (*warmstart.Store, error) {
+	if c.stateless() {
+		return warmstart.Nowhere(), nil
+	}
 	w := warmstart.Config{Dir: c.stateDir(), BootID: bootID(c.Log), BootTime: bootTime(), Served: serverSeen(c.Log), Log: c.Log}
 	w.Container, w.ContainerTime = containerLife()
 	if os.Geteuid() == 0 {
@@ -55,6 +58,8 @@ func openState(c Config) (*warmstart.Store, error) {
 		return s, nil
 	case errors.Is(err, warmstart.ErrUntrusted):
 		return nil, WithExitCode(ExitStateDir, err)
+	case errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.EROFS):
+		err = unwritable(err)
 	}
 	return nil, byCause(ExitCantCreate, err)
 }
@@ -129,6 +134,9 @@ const restoreRoom = 200
 // restore registers what an earlier daemon kept, and lets every change be kept from now on. The function that it returns
 // ends that, with a last attempt to write what could not be written before.
 func restore(log *slog.Logger, table *registry.Table, state *warmstart.Store, other *takeover) (end func()) {
+	if state.IsNowhere() {
+		return func() {}
+	}
 	if os.Getenv("GOGC") == "" {
 		// What is made here is small and stays: collecting garbage on the way to a heap of its size would be most of the work.
 		debug.SetGCPercent(restoreRoom)

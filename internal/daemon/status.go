@@ -97,7 +97,7 @@ func Look(ctx context.Context, c Config) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	s, err := instance.State(c.paths())
+	s, err := c.state()
 	if err != nil {
 		return Status{}, byCause(ExitConfig, err)
 	}
@@ -111,12 +111,15 @@ func Look(ctx context.Context, c Config) (Status, error) {
 			left = nil
 		}
 		if len(removed) > 0 || left == nil {
-			if s, err = instance.State(c.paths()); err != nil {
+			if s, err = c.state(); err != nil {
 				return Status{}, byCause(ExitConfig, err)
 			}
 		}
 	}
 	st := Status{Removed: removed, Stale: s.Stale}
+	if c.stateless() {
+		st.Notes = append(st.Notes, statelessText)
+	}
 	if s.Note != "" {
 		st.Notes = append(st.Notes, s.Note)
 	}
@@ -214,6 +217,9 @@ func (c Config) lookAtRunning(ctx context.Context, st *Status, p sys.Process) {
 		return
 	}
 	c.lookAtAbstract(st, p.PID)
+	if c.stateless() {
+		return
+	}
 	c.lookAtSaved(ctx, st, all)
 	if st.Report, err = c.askReport(ctx); err != nil {
 		st.Notes = append(st.Notes, "there is more to tell for root, and for the group of --admin-group: "+err.Error())

@@ -63,7 +63,7 @@ func Stop(ctx context.Context, c Config) error {
 // unsaved returns the registrations of a daemon whose state file was removed: they are in its memory alone if it can't make the
 // directory anew. Nil if there is a file.
 func (c Config) unsaved(ctx context.Context) []rpcbind.RPCB {
-	if !absent(c.statePath()) {
+	if c.stateless() || !absent(c.statePath()) {
 		return nil
 	}
 	all, err := c.ask(ctx)
@@ -76,7 +76,7 @@ func (c Config) unsaved(ctx context.Context) []rpcbind.RPCB {
 // gportmap opens the process of the instance. That it is the one meant is certain: it holds the instance lock, or the pid
 // file names it, and its start time and program were looked at through the handle.
 func (c Config) gportmap() (*sys.ProcessHandle, error) {
-	s, err := instance.State(c.paths())
+	s, err := c.state()
 	switch {
 	case err != nil:
 		return nil, byCause(ExitConfig, err)

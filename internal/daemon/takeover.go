@@ -76,6 +76,9 @@ func findPredecessor(ctx context.Context, c Config) (*takeover, error) {
 	if ActivationPending() {
 		return nil, WithExitCode(ExitUsage, errors.New("systemd handed sockets over, so nobody else has them; start without --takeover"))
 	}
+	if c.stateless() {
+		return nil, WithExitCode(ExitUsage, errStatelessTakeover)
+	}
 	addrs, err := addresses(c, sys.IPv6Available())
 	if err != nil {
 		return nil, err

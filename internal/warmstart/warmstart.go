@@ -121,6 +121,12 @@ func Open(cfg Config) (*Store, error) {
 	return s, nil
 }
 
+// Nowhere returns a Store that keeps nothing and isn't to be a table's journal.
+func Nowhere() *Store { return &Store{} }
+
+// IsNowhere tells whether [Nowhere] made the Store.
+func (s *Store) IsNowhere() bool { return s.dir == nil }
+
 // Append keeps a registration that was added behind all others: element and, if it shows in version 2's list,
 // mapping are their encoded list elements. It returns when the files have it, or false if they can't take it or miss
 // something earlier already; then everything has to be given to [Store.Rewrite].
@@ -254,6 +260,9 @@ func (s *Store) Removed() <-chan struct{} { return s.removed }
 
 // Close closes the files. What could be written is in them already.
 func (s *Store) Close() error {
+	if s.IsNowhere() {
+		return nil
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return errors.Join(s.rpcbs.close(), s.mappings.close(), s.dir.Close())
