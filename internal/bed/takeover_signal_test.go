@@ -106,3 +106,37 @@ func TestTakeoverInterruptedAtTheEnd(t *testing.T) {
 		sameListed(t, "after the interruption", regs)
 	})
 }
+
+// TestTakeoverStarterKilled: the process that was started in the foreground is killed while the other one, in the background,
+// takes over. That one serves, with every registration: the portmapper before it has ended.
+func TestTakeoverStarterKilled(t *testing.T) {
+	bed.NeedRpcbind(t)
+	bed.InNamespace(t, bed.Options{}, func(t *testing.T, ns *bed.NS) {
+		stateDir(t)
+		startOld(t, ns, bed.Rpcbind)
+		regs := registerSome(t, ns)
+		awaitEnd, goOn := holdEnd(t)
+		path, err := bed.Gportmap.Path()
+		if err != nil {
+			t.Fatal(err)
+		}
+		starter := exec.Command(path, "takeover")
+		if err := starter.Start(); err != nil {
+			t.Fatal(err)
+		}
+		awaitEnd()
+		if err := starter.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = starter.Wait()
+		goOn()
+		// It answers before it tells the starter, and would give up right after that.
+		awaitNull(t)
+		time.Sleep(time.Second)
+		awaitNull(t)
+		if running := portmappers(t); !slices.Equal(running, []string{"gportmap"}) {
+			t.Errorf("%q run", running)
+		}
+		sameListed(t, "after the starter was killed", regs)
+	})
+}

@@ -176,7 +176,9 @@ func Detach() error {
 	}
 	tell := os.NewFile(readyFD, "ready")
 	defer tell.Close()
-	if _, err := tell.WriteString(readyMark); err != nil {
+	// Whoever started us may have been killed meanwhile, and nobody waits any more. Everything is served, and in a takeover
+	// the other portmapper has ended: to give up now would leave the host without any.
+	if _, err := tell.WriteString(readyMark); err != nil && !errors.Is(err, syscall.EPIPE) {
 		return fmt.Errorf("tell the starting process that we serve: %w", err)
 	}
 	return nil
