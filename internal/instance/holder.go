@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/gportmap/gportmap/internal/sys"
 )
 
 // holder finds out who has locked the open file f at path.
@@ -26,9 +28,14 @@ func holder(path string, f *os.File) *RunningError {
 	}
 	// The kernel remembers a lock by the process that took it. For a daemon that took it and then forked, as rpcbind does,
 	// that process has ended, and its pid is nobody's or another's by now.
+	ends := e.PID
 	if e.PID == 0 || !holds(strconv.Itoa(e.PID), inode, true) {
-		e.PID = heir(inode)
+		if e.PID = heir(inode); e.PID != 0 {
+			ends = e.PID
+		}
 	}
+	// Any user can hold a lock that any user may open, by a process that never comes to its end.
+	e.ending = ends != 0 && st.Mode&0o077 == 0 && sys.Ending(ends)
 	if e.PID != 0 {
 		comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", e.PID))
 		e.Command = string(bytes.TrimSuffix(comm, []byte("\n")))

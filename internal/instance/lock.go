@@ -32,6 +32,7 @@ type RunningError struct {
 	PID int
 	// Command is the holder's command name as the kernel has it, at most 15 octets of any value; empty if unknown.
 	Command string
+	ending  bool // that process, or one that took the lock and shows no descriptor any more, is on its way out
 }
 
 // Error names the lock file and, if known, the holder.
@@ -58,9 +59,10 @@ type Lock struct {
 const maxReplacements = 100
 
 // Acquire takes the lock on the file at path, which it creates if need be. It waits only for those who may have it for a
-// moment, to look or to clear stale files, and for a quarter of a second at most. The path's last element may not be a
-// symbolic link. A process that may not open the file can be given it as standard input or output by whoever starts it.
-// Errors: a [*RunningError] if another process has it; a [*fs.PathError] if the file can't be opened or isn't a regular one.
+// moment, to look or to clear stale files, and for a quarter of a second at most; for a process that was killed or is ending,
+// 5 seconds. The path's last element may not be a symbolic link. A process that may not open the file can be given it as
+// standard input or output by whoever starts it. Errors: a [*RunningError] if another process has it; a [*fs.PathError] if the
+// file can't be opened or isn't a regular one.
 func Acquire(path string) (*Lock, error) {
 	for range maxReplacements {
 		f, err := open(path, syscall.O_CREAT)
@@ -153,17 +155,23 @@ const (
 	momentaryWait = 250 * time.Millisecond
 	momentaryAge  = time.Second      // who is older has it to keep
 	firstPause    = time.Millisecond // doubled each time
+	// A process that ends, as one that was killed, keeps its locks until its last thread is gone. On a busy host that takes
+	// longer than a look.
+	endingWait = 5 * time.Second
 )
 
 // flock takes the lock in the given way, LOCK_EX or LOCK_SH; EWOULDBLOCK says that another process keeps it.
 func flock(path string, f *os.File, how int) error {
-	deadline := time.Now().Add(momentaryWait)
+	begun := time.Now()
 	for pause := firstPause; ; pause *= 2 {
 		err := syscall.Flock(int(f.Fd()), how|syscall.LOCK_NB)
+		waited := time.Since(begun)
 		switch {
 		case errors.Is(err, syscall.EINTR):
 			continue
-		case !errors.Is(err, syscall.EWOULDBLOCK) || time.Now().After(deadline):
+		case !errors.Is(err, syscall.EWOULDBLOCK) || waited > endingWait:
+			return err
+		case waited > momentaryWait && !holder(path, f).ending:
 			return err
 		case pause == firstPause && keeps(holder(path, f)):
 			return err
@@ -174,7 +182,7 @@ func flock(path string, f *os.File, how int) error {
 
 // keeps tells whether a holder has the lock for long, by its age.
 func keeps(e *RunningError) bool {
-	if e.PID == 0 {
+	if e.PID == 0 || e.ending {
 		return false
 	}
 	p, err := sys.LookupProcess(e.PID)

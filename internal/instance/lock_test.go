@@ -24,6 +24,9 @@ func TestMain(m *testing.M) {
 			os.Stdout.WriteString("error " + err.Error() + "\n")
 			os.Exit(1)
 		}
+		if os.Getenv(endEnv) != "" {
+			endSlowly(l)
+		}
 		os.Stdout.WriteString("held\n")
 		bufio.NewReader(os.Stdin).ReadString('\n')
 		l.Release()
