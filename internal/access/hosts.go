@@ -16,7 +16,8 @@ const (
 	HostsPath      = "/etc/hosts" // tells the names that we know without a name service
 )
 
-// maxHostsLine is the longest line in octets that the library reads.
+// maxHostsLine is the longest line in octets that the library reads. Its buffer takes a line feed beside, and where a line goes on
+// a backslash as well.
 const maxHostsLine = 2046
 
 // daemonNames are the names by which the files may speak of us. The first is the one by which rpcbind asks, and the only one by
@@ -142,12 +143,14 @@ func (p *hostsParser) warn(format string, args ...any) {
 	p.out.warnings = append(p.out.warnings, p.at+": "+fmt.Sprintf(format, args...))
 }
 
-// lines reads a file. A line ends at a line feed that has no backslash before it.
+// lines reads a file. A line ends at a line feed that has no backslash before it. At a line that it can't read the library
+// stops: in hosts.deny it refuses everybody, of hosts.allow it takes nothing more. So nothing beyond such a line permits.
 func (p *hostsParser) lines(path, text string, deny bool) (list []hostsLine) {
+	stopped := false
 	for number := 1; text != ""; {
 		first := number
 		var line string
-		complete := false
+		complete, tooLong := false, false
 		for text != "" && !complete {
 			part, rest, found := strings.Cut(text, "\n")
 			text = rest
@@ -157,6 +160,7 @@ func (p *hostsParser) lines(path, text string, deny bool) (list []hostsLine) {
 				line += part
 			case strings.HasSuffix(part, `\`):
 				line += strings.TrimSuffix(part, `\`)
+				tooLong = tooLong || len(line) >= maxHostsLine
 			default:
 				line += part
 				complete = true
@@ -165,16 +169,16 @@ func (p *hostsParser) lines(path, text string, deny bool) (list []hostsLine) {
 		p.at = fmt.Sprintf("%s:%d", path, first)
 		l, ok := hostsLine{}, false
 		switch {
-		case !complete || len(line) > maxHostsLine:
-			// In hosts.deny the library takes what it can't read for all that could stand there.
-			p.warn("missing newline or line too long: the line %s, as with the tcpd library", map[bool]string{
-				false: "is ignored", true: "refuses everybody"}[deny])
+		case !complete || tooLong || len(line) > maxHostsLine || strings.Contains(line, "\x00"):
+			stopped = true
+			p.warn("missing newline, NUL or line too long: the line %s, as with the tcpd library; mend it", map[bool]string{
+				false: "is ignored, and nothing after it in this file permits", true: "refuses everybody"}[deny])
 			l, ok = hostsLine{clients: everybody(), asRpcbind: everybody(), asOurs: everybody()}, deny
 		case strings.HasPrefix(line, "#") || strings.Trim(line, " \t\r\n") == "":
 		default:
 			l, ok = p.line(line, deny)
 		}
-		if ok {
+		if ok && !(stopped && l.permits) {
 			l.file, l.number, l.text = path, first, strings.TrimSpace(line)
 			list = append(list, l)
 		}
