@@ -228,8 +228,10 @@ func cutField(s string) (before, after string, found bool) {
 	return s, "", false
 }
 
+// isAddressText tells whether s looks like an address, perhaps with a zone.
 func isAddressText(s string) bool {
-	return strings.Trim(s, "0123456789abcdefABCDEF:.") == ""
+	s, zone, _ := strings.Cut(s, "%")
+	return !strings.ContainsAny(zone, "[: \t") && strings.Trim(s, "0123456789abcdefABCDEF:.") == ""
 }
 
 // meansUs tells whether a list of daemons names us in any way.

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io/fs"
 	"net/netip"
-	"strconv"
 	"strings"
 )
 
@@ -156,16 +155,15 @@ func (p *hostsParser) host(tok string, closes bool) hostPattern {
 	case strings.EqualFold(tok, "ALL"):
 		return hostPattern{kind: always}
 	}
-	if net, mask, ok := strings.Cut(tok, "/"); ok {
-		return p.masked(net, mask)
-	}
 	if tok[0] == '[' {
-		a, err := netip.ParseAddr(strings.Trim(tok, "[]"))
-		if err != nil || !strings.HasSuffix(tok, "]") {
-			p.warn("%s isn't an address: it matches nobody", tok)
-			return hostPattern{}
+		return p.bracketed(tok, closes)
+	}
+	if net, mask, ok := strings.Cut(tok, "/"); ok {
+		if closes && (oddNumber(net) || oddNumber(mask)) {
+			p.warn("network %s isn't plain: the line %s", tok, counts(closes))
+			return hostPattern{kind: unjudged}
 		}
-		return hostPattern{kind: network, prefix: netip.PrefixFrom(a, a.BitLen())}
+		return p.masked(net, mask)
 	}
 	switch {
 	case tok[0] == '.' && strings.Trim(tok, "0123456789.") == "" && tok != ".": // the end of an address's text
@@ -205,52 +203,6 @@ func (p *hostsParser) numeric(tok string) hostPattern {
 	}
 	p.warn("%s isn't an address: it matches nobody", tok)
 	return hostPattern{}
-}
-
-// masked reads net/mask, with a mask as an address or in bits. Where the net has bits beyond the mask the library finds
-// nobody in it.
-func (p *hostsParser) masked(net, mask string) hostPattern {
-	tok := net + "/" + mask
-	if inner, ok := strings.CutPrefix(net, "["); ok && strings.HasSuffix(inner, "]") {
-		a, err := netip.ParseAddr(strings.TrimSuffix(inner, "]"))
-		bits := atoi(mask)
-		if err != nil || !a.Is6() || bits > 128 {
-			p.warn("bad network %s: it matches nobody", tok)
-			return hostPattern{}
-		}
-		return hostPattern{kind: network, prefix: netip.PrefixFrom(a, bits).Masked()}
-	}
-	a, err := netip.ParseAddr(net)
-	if err != nil || !a.Is4() {
-		p.warn("bad network %s: it matches nobody", tok)
-		return hostPattern{}
-	}
-	m := uint32(0)
-	quad, err := netip.ParseAddr(mask)
-	bits := atoi(mask)
-	switch {
-	case err == nil && quad.Is4() && number4(quad) != 0xffffffff:
-		m = number4(quad)
-	case strings.Count(mask, ".") < 3 && bits >= 1 && bits <= 32:
-		m = uint32(uint64(0xffffffff00000000) >> bits)
-	default:
-		p.warn("bad mask in %s: it matches nobody, as with the tcpd library; ALL means everybody, and an address stands without a mask", tok)
-		return hostPattern{}
-	}
-	if number4(a)&m != number4(a) {
-		p.warn("network %s has bits beyond its mask: it matches nobody, as with the tcpd library", tok)
-	}
-	return hostPattern{kind: masked, net4: number4(a), mask4: m}
-}
-
-// atoi is that of C: the number that s begins with.
-func atoi(s string) int {
-	end := 0
-	for end < len(s) && end < 4 && s[end] >= '0' && s[end] <= '9' {
-		end++
-	}
-	n, _ := strconv.Atoi(s[:end]) // nothing is 0
-	return n
 }
 
 // file reads a file of patterns. One that isn't there matches nobody.
