@@ -237,8 +237,16 @@ func (s *Server) isShort(listener string, err error) {
 
 // refuse logs that a connection has to be closed at once.
 func (s *Server) refuse(from *portmap.Caller) {
-	if s.refused.begins() {
-		s.config.Log.Warn("a connection was refused: its address or user has too many, or there is no place; "+
-			"further ones within a minute are not reported", "from", from.Remote, "uid", from.UID)
+	if !s.refused.begins() {
+		return
 	}
+	who := []any{"from", from.Remote}
+	if from.Transport == portmap.Local {
+		who[1] = "local socket"
+	}
+	if from.HasUID {
+		who = append(who, "uid", from.UID)
+	}
+	s.config.Log.Warn("a connection was refused: its address or user has too many, or there is no place; "+
+		"further ones within a minute are not reported", who...)
 }
