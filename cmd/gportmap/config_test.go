@@ -152,7 +152,7 @@ func TestDocumentationNamesEveryKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, k := range keys() {
+	for _, k := range append(keys(), fileKeys()...) {
 		if !strings.Contains(string(b), "`"+k.name+"`") {
 			t.Errorf("docs/configuration.md doesn't tell of %s", k.name)
 		}

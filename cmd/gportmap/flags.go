@@ -128,7 +128,7 @@ func (o *options) readFile(path string, must bool, flags map[string]*setting) er
 		return configError(fmt.Errorf("configuration: %w", err))
 	}
 	o.file = path
-	all := keys()
+	all := append(keys(), fileKeys()...)
 	known := make([]config.Key, len(all))
 	for i, k := range all {
 		known[i] = config.Key{Name: k.name, Form: k.form}
@@ -140,13 +140,23 @@ func (o *options) readFile(path string, must bool, flags map[string]*setting) er
 	for _, e := range entries {
 		k := all[slices.IndexFunc(all, func(k key) bool { return k.name == e.Name })]
 		if err := k.set(o, e.Values); err != nil {
-			return configError(fmt.Errorf("%s: %w", path, &config.LineError{Line: e.Line, Err: fmt.Errorf("%s: %w", e.Name, err)}))
+			return configError(fmt.Errorf("%s: %w", path, &config.LineError{Line: wrongLine(k, e), Err: fmt.Errorf("%s: %w", e.Name, err)}))
 		}
 		if flags[e.Name] == nil {
 			o.said[e.Name] = e.Values
 		}
 	}
 	return nil
+}
+
+// wrongLine returns the line of the first value of a list that is wrong by itself, else that of its key.
+func wrongLine(k key, e config.Entry) int {
+	for i, line := range e.Lines {
+		if k.set(new(options), e.Values[i:i+1]) != nil {
+			return line
+		}
+	}
+	return e.Line
 }
 
 func configError(err error) error { return daemon.WithExitCode(daemon.ExitConfig, err) }

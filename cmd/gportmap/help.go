@@ -72,6 +72,7 @@ Flags, those of rpcbind with long names:
   -f, --foreground       stay in the foreground and log to standard error
   -h, --host ADDRESS     serve UDP and TCP on this IP address only; may be repeated. 127.0.0.1 and ::1
                          are added. Not used with sockets from systemd: change the socket unit instead
+      --free-bind        serve addresses of --host also before an interface has them (IP_FREEBIND)
   -i, --insecure         let every host register and unregister, not only this one
   -l, --log-calls        log every call
   -r, --remote-calls     make calls for others (CALLIT, BCAST, INDIRECT), as NIS broadcasts need
@@ -86,7 +87,8 @@ Flags, those of rpcbind with long names:
       --help             print this
 
 Settings, which are keys of /etc/gportmap.toml as well; flags go first. Host, port, socket, state-dir,
-insecure, log-calls, remote-calls and drop-privileges are keys too. gportmap.toml(5) tells more.
+free-bind, insecure, log-calls, remote-calls and drop-privileges are keys too. The keys static and pin
+have no flags. gportmap.toml(5) tells more.
       --config FILE      read this file; without it /etc/gportmap.toml is read if it is there, but not with
                          --state-dir
       --user USER        as -s, to become this user

@@ -8,6 +8,8 @@ import (
 
 	"github.com/gportmap/gportmap/internal/access"
 	"github.com/gportmap/gportmap/internal/config"
+	"github.com/gportmap/gportmap/internal/daemon"
+	"github.com/gportmap/gportmap/pkg/rpcbind"
 )
 
 // A key is a setting: by its name in the configuration file, and with two dashes before it on the command line.
@@ -21,13 +23,14 @@ type key struct {
 
 func (k key) takesValue() bool { return k.form != config.Boolean }
 
-// keys are all settings.
+// keys are all settings that are flags as well.
 func keys() []key {
 	list := []key{
 		{"host", "h", config.List, false, func(o *options, v []string) (err error) {
 			o.Hosts, err = parseHosts(v)
 			return err
 		}},
+		{"free-bind", "", config.Boolean, false, boolean(func(o *options) *bool { return &o.FreeBind })},
 		{"port", "", config.Number, false, func(o *options, v []string) (err error) {
 			o.Port, err = parsePort(v[0])
 			return err
@@ -65,6 +68,19 @@ func keys() []key {
 		{"strict-set", "", config.Boolean, true, boolean(func(o *options) *bool { return &o.Rules.StrictSet })},
 	}
 	return append(list, limitKeys()...)
+}
+
+// fileKeys are the settings that only the configuration file has.
+func fileKeys() []key {
+	return []key{
+		{"static", "", config.List, true, func(o *options, v []string) error {
+			if err := listKey(daemon.ParseStatic, func(o *options) *[]rpcbind.RPCB { return &o.Static })(o, v); err != nil {
+				return err
+			}
+			return daemon.CheckStatics(o.Static)
+		}},
+		{"pin", "", config.List, true, listKey(access.ParsePin, func(o *options) *[]access.Pin { return &o.Rules.Pins })},
+	}
 }
 
 // many is more than anybody wants.

@@ -111,7 +111,9 @@ func cells(g admin.Registration, now time.Time) []string {
 			unit = "-"
 		}
 	}
-	if !g.Since.IsZero() {
+	if g.Static {
+		age = "-"
+	} else if !g.Since.IsZero() {
 		age = duration(now.Sub(g.Since))
 	}
 	all := []string{g.Netid, port, g.Owner, server, unit, age, g.State}

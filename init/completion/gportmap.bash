@@ -2,7 +2,7 @@
 _gportmap() {
   local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]} command= i
   local commands="status watch doctor stop reload takeover check-config explain list set unset getaddr firewall help"
-  local flags="--abort --debug --foreground --host --insecure --log-calls --remote-calls --drop-privileges --user --takeover --version
+  local flags="--abort --debug --foreground --host --free-bind --insecure --log-calls --remote-calls --drop-privileges --user --takeover --version
     --warm-start --config --rpcbind-messages --exposure --udp-lists --allow --deny --root-only --strict-set --remote-call-to --answer-rate --max-registrations
     --max-registrations-per-owner --max-string
     --max-connections --max-connections-each --max-record --max-calls-in-flight --max-lookup-stats

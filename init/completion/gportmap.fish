@@ -7,6 +7,7 @@ set -l daemon "not __fish_seen_subcommand_from $ask"
 complete -c gportmap -n "$daemon" -s a -l abort -d 'with -d: a fault shows all stacks'
 complete -c gportmap -n "$daemon" -s d -l debug -d 'log more, and every call'
 complete -c gportmap -n "$daemon" -s f -l foreground -d 'stay in the foreground'
+complete -c gportmap -n "$daemon" -l free-bind -d 'serve addresses that come later'
 complete -c gportmap -n "$daemon" -s i -l insecure -d 'let every host register'
 complete -c gportmap -n "$daemon" -s l -l log-calls -d 'log every call'
 complete -c gportmap -n "$daemon" -s r -l remote-calls -d 'make calls for others'

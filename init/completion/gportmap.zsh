@@ -22,6 +22,7 @@ flags=(
   '*--allow[let in]:rule:'
   '*--deny[keep out]:rule:'
   '*--root-only[only root may register it]:program:'
+  '--free-bind[serve addresses that come later]'
   '--strict-set[only at ports of the caller]'
   '*--remote-call-to[with -r: call this for others]:program:'
   '--answer-rate[datagrams a second for each network]:number:'

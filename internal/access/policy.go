@@ -18,6 +18,9 @@ import (
 // ErrRootOnly says that a program is one that only root may register.
 var ErrRootOnly = errors.New("only root may register this program")
 
+// ErrPinned says that a program may be registered at other ports only.
+var ErrPinned = errors.New("pin: this program may not be registered at that port")
+
 // The callers that are local by rpcbind's rule, exactly these addresses of the loopback networks.
 var (
 	loopback4 = netip.AddrFrom4([4]byte{127, 0, 0, 1})

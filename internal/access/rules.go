@@ -180,6 +180,54 @@ func ParseRemoteTarget(s string) (t RemoteTarget, err error) {
 	return t, nil
 }
 
+// A Pin names the ports at which a program may be registered.
+type Pin struct {
+	Program uint32
+	Ports   []uint16
+}
+
+// ParsePin reads "PROGRAM:PORT[,PORT…]".
+func ParsePin(s string) (p Pin, err error) {
+	program, ports, found := strings.Cut(s, ":")
+	if !found {
+		return p, fmt.Errorf("%q: write PROGRAM:PORT[,PORT], e.g. \"100005:20048\"", s)
+	}
+	if p.Program, err = ParseProgram(program); err != nil {
+		return p, fmt.Errorf("%q: %w", s, err)
+	}
+	for _, text := range strings.Split(ports, ",") {
+		n, err := strconv.ParseUint(strings.TrimSpace(text), 10, 16)
+		if err != nil || n == 0 {
+			return p, fmt.Errorf("%q: %q is no port; give a number from 1 to 65535", s, text)
+		}
+		p.Ports = append(p.Ports, uint16(n))
+	}
+	return p, nil
+}
+
+// pinned returns ErrPinned if a program is pinned and b is at another port. What has no port passes.
+func (r *Rules) pinned(b rpcbind.RPCB) error {
+	transport, ok := b.Netid.Transport()
+	if len(r.Pins) == 0 || !ok || !transport.IP() {
+		return nil
+	}
+	at, _ := rpcbind.ParseUAddr(b.Addr) // what is none the table refuses
+	known := false
+	for _, p := range r.Pins {
+		if p.Program != b.Program {
+			continue
+		}
+		if slices.Contains(p.Ports, at.Port()) {
+			return nil
+		}
+		known = true
+	}
+	if known {
+		return ErrPinned
+	}
+	return nil
+}
+
 // Rules are what an administrator decided. They don't change; the zero value is rpcbind's.
 type Rules struct {
 	// Exposure is to whom we answer if no rule speaks of a call.
@@ -190,6 +238,8 @@ type Rules struct {
 	Allow, Deny []Rule
 	// RootOnly are programs that only root may register.
 	RootOnly []uint32
+	// Pins are the programs that may be registered at certain ports only.
+	Pins []Pin
 	// StrictSet accepts a registration only at a port that a socket of the caller's user is bound to, for root of any.
 	StrictSet bool
 	// RemoteCalls are what may be called for others, beside what never is; nil is everything.
@@ -346,7 +396,11 @@ func (p *Policy) Grants(owner string, b rpcbind.RPCB) error {
 		return nil
 	case owner != rpcbind.OwnerSuperuser && slices.Contains(r.RootOnly, b.Program):
 		return ErrRootOnly
-	case r.StrictSet && p.Bound != nil:
+	}
+	if err := r.pinned(b); err != nil {
+		return err
+	}
+	if r.StrictSet && p.Bound != nil {
 		return p.Bound(owner, b)
 	}
 	return nil

@@ -119,6 +119,8 @@ type Registration struct {
 	Port    uint16 `json:"port,omitempty"`
 	Owner   string `json:"owner"`
 	Own     bool   `json:"own,omitempty"` // the portmapper's
+	// Static tells that the configuration has it; its owner is "static".
+	Static bool `json:"static,omitempty"`
 	// Since is when it was registered; the zero time for one that was there before the daemon began.
 	Since time.Time `json:"since,omitzero"`
 	State string    `json:"state"`

@@ -40,6 +40,7 @@ type Entry struct {
 	Name   string
 	Values []string
 	Line   int
+	Lines  []int // of each value of a list
 }
 
 // LineError is an error in a line.
@@ -118,7 +119,15 @@ func (r *reader) expression(e *unstable.Node) error {
 	if err != nil {
 		return err
 	}
-	r.entries = append(r.entries, Entry{name, values, r.line})
+	var lines []int
+	if key.Form == List {
+		for it := e.Value().Children(); it.Next(); {
+			if n := it.Node(); n.Kind != unstable.Comment {
+				lines = append(lines, r.parser.Shape(n.Raw).Start.Line)
+			}
+		}
+	}
+	r.entries = append(r.entries, Entry{name, values, r.line, lines})
 	return nil
 }
 

@@ -22,7 +22,7 @@ insecure = false
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = "[{exposure [lan] 2} {allow [from 192.0.2.0/24 100003] 3} {max-record [9000] 7} {insecure [false] 8}]"
+	const want = "[{exposure [lan] 2 []} {allow [from 192.0.2.0/24 100003] 3 [4 5]} {max-record [9000] 7 []} {insecure [false] 8 []}]"
 	if fmt.Sprint(got) != want {
 		t.Errorf("%v, want %s", got, want)
 	}

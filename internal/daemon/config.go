@@ -23,6 +23,8 @@ const maxSocketPath = 107
 type Config struct {
 	// Hosts are the addresses to bind UDP and TCP sockets to; 127.0.0.1 and ::1 are added. None is every address.
 	Hosts []netip.Addr
+	// FreeBind binds to Hosts that are no addresses of this host yet.
+	FreeBind bool
 	// Port of the UDP and TCP sockets; 0 is 111.
 	Port uint16
 	// Socket is the path of the local socket, which is served in the abstract namespace as well. Empty is rpcbind.sock in
@@ -54,6 +56,8 @@ type Config struct {
 	Version string
 	// Rules say who may do what. Hosts.allow and hosts.deny count beside them.
 	Rules access.Rules
+	// Static are registrations that the configuration has: see [ParseStatic].
+	Static []rpcbind.RPCB
 	// Limits bound what callers can use up.
 	Limits Limits
 	// Reread, if not nil, returns the configuration as it is now, for Hangups, and the names of settings in it that differ

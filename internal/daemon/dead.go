@@ -62,6 +62,8 @@ func (d *deadServers) state(e *registry.Entry) string {
 		return admin.Unknown
 	case bound:
 		return admin.Alive
+	case e.Static: // it may stand for a server that is elsewhere
+		return admin.Unknown
 	}
 	return admin.Dead
 }

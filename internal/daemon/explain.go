@@ -166,7 +166,12 @@ func (e *explainer) readTable(ctx context.Context) {
 	if err != nil {
 		e.note("no portmapper answers on %s, so nothing is registered here: %v", e.config.Socket, err)
 	}
+	var statics []rpcbind.RPCB
 	for _, b := range list {
+		if b.Owner == rpcbind.OwnerStatic {
+			statics = append(statics, b)
+			continue
+		}
 		add := e.table.Set
 		if b.Program == rpcbind.Program {
 			add = e.table.SetOwn
@@ -174,6 +179,9 @@ func (e *explainer) readTable(ctx context.Context) {
 		if err := add(b); err != nil {
 			e.note("a registration of program %d was left out: %v", b.Program, err)
 		}
+	}
+	if _, err := e.table.SetStatic(statics); err != nil {
+		e.note("static registrations were left out: %v", err)
 	}
 	e.table.SetLimits(e.config.Limits.table())
 }

@@ -73,7 +73,7 @@ func addresses(c Config, ipv6 bool) ([]netip.Addr, error) {
 		if a = a.Unmap(); slices.Contains(addrs, a) {
 			continue
 		}
-		if err := usable(a, ipv6); err != nil {
+		if err := c.usable(a, ipv6); err != nil {
 			return nil, err
 		}
 		addrs = append(addrs, a)
@@ -95,11 +95,11 @@ func addresses(c Config, ipv6 bool) ([]netip.Addr, error) {
 
 // usable tells what keeps an address from being bound. Only the kernel knows: an address of no interface may be bindable
 // (local routes, ip_nonlocal_bind), and one of an interface not yet.
-func usable(a netip.Addr, ipv6 bool) error {
+func (c Config) usable(a netip.Addr, ipv6 bool) error {
 	if a.Is6() && !ipv6 {
 		return WithExitCode(ExitConfig, fmt.Errorf("host %v: this host has no IPv6; remove the address", a))
 	}
-	probe, err := sys.ListenUDP(netip.AddrPortFrom(a, 0))
+	probe, err := sys.ListenUDP(netip.AddrPortFrom(a, 0), c.bindOptions()...)
 	if err == nil {
 		probe.Close()
 		return nil
@@ -107,7 +107,7 @@ func usable(a netip.Addr, ipv6 bool) error {
 	hint := ""
 	switch {
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		hint = "; it isn't an address of this host, give one that `ip address` shows"
+		hint = "; it isn't an address of this host, give one that `ip address` shows, or --free-bind if it comes later"
 	case a.IsLinkLocalUnicast() && a.Zone() == "":
 		hint = fmt.Sprintf("; a link-local address needs its interface, as in %v%%eth0", a)
 	}
@@ -123,7 +123,7 @@ func bind(c Config, wanted []instance.Endpoint, kept []*sys.Socket) ([]*sys.Sock
 		s := choose(kept, e)
 		if s == nil {
 			var err error
-			if s, err = open(e); c.optional(e) && err != nil {
+			if s, err = c.open(e); c.optional(e) && err != nil {
 				c.warnUnserved(e, err)
 				continue
 			} else if err != nil {
@@ -140,14 +140,21 @@ func bind(c Config, wanted []instance.Endpoint, kept []*sys.Socket) ([]*sys.Sock
 	return nil, refusal(c, failed)
 }
 
-func open(e instance.Endpoint) (*sys.Socket, error) {
+func (c Config) open(e instance.Endpoint) (*sys.Socket, error) {
 	switch e.Netid {
 	case "udp", "udp6":
-		return sys.ListenUDP(e.Addr)
+		return sys.ListenUDP(e.Addr, c.bindOptions()...)
 	case "tcp", "tcp6":
-		return sys.ListenTCP(e.Addr)
+		return sys.ListenTCP(e.Addr, c.bindOptions()...)
 	}
 	return sys.ListenLocal(e.Path)
+}
+
+func (c Config) bindOptions() []sys.BindOption {
+	if c.FreeBind {
+		return []sys.BindOption{sys.FreeBind}
+	}
+	return nil
 }
 
 func closeAll(sockets []*sys.Socket) {

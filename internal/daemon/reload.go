@@ -47,6 +47,9 @@ func (r *reloader) reload() (restart []string, err error) {
 	if err := r.door.reload(c.Rules); err != nil {
 		return nil, err
 	}
+	if err := c.setStatics(r.config.Log, r.table); err != nil {
+		return nil, err // not of a configuration that was parsed
+	}
 	r.door.policy.Limit.SetRate(c.Limits.AnswerRate)
 	r.table.SetLimits(c.Limits.table())
 	r.server.SetLimits(c.Limits.server(r.serverConfig))

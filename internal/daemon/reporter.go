@@ -75,7 +75,7 @@ func (r *reporter) stateDocument() admin.State {
 
 // count counts the registrations of others by kind of owner and state.
 func (r *reporter) count() map[string]map[string]int {
-	counts := map[string]map[string]int{"superuser": {}, "user": {}, "unknown": {}}
+	counts := map[string]map[string]int{"superuser": {}, "user": {}, "unknown": {}, rpcbind.OwnerStatic: {}}
 	now := r.dead.atOnce()
 	for _, e := range r.table.Entries() {
 		if !e.Own {
@@ -87,7 +87,7 @@ func (r *reporter) count() map[string]map[string]int {
 
 func ownerKind(owner string) string {
 	switch owner {
-	case rpcbind.OwnerSuperuser, rpcbind.OwnerUnknown:
+	case rpcbind.OwnerSuperuser, rpcbind.OwnerUnknown, rpcbind.OwnerStatic:
 		return owner
 	}
 	return "user"
@@ -100,7 +100,7 @@ func (r *reporter) Registrations() []admin.Registration {
 	all := make([]admin.Registration, len(entries))
 	for i, e := range entries {
 		g := admin.Registration{
-			Program: e.Program, Version: e.Version, Netid: string(e.Netid), Address: e.Addr, Owner: e.Owner, Own: e.Own,
+			Program: e.Program, Version: e.Version, Netid: string(e.Netid), Address: e.Addr, Owner: e.Owner, Own: e.Own, Static: e.Static,
 			Port: e.IP.Port(), State: now.state(e),
 		}
 		if e.Since != 0 {

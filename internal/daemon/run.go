@@ -91,6 +91,9 @@ func start(ctx context.Context, c Config, other *takeover) error {
 	if err != nil {
 		return err
 	}
+	if err := c.setStatics(c.Log, table); err != nil {
+		return err
+	}
 	defer restore(c.Log, table, state, other)()
 	own := &ownFiles{config: c, lock: lock, desk: desk, table: table}
 	defer own.stop()
@@ -194,7 +197,7 @@ func serve(ctx context.Context, c Config, sockets []*sys.Socket, k *keeper, tabl
 		return err
 	}
 	table.SetLimits(c.Limits.table())
-	c.warnOverfull(table.Len() - len(ownEntries(sockets)))
+	c.warnOverfull(table.Len() - len(ownEntries(sockets)) - len(c.Static))
 	report := &reporter{
 		log: c.Log, version: c.Version, started: time.Now(), listeners: names(sockets), table: table, state: state, dir: c.stateDir(),
 		dead: newDeadServers(c.Log, host.isOwn, whose.kernel), recorder: admin.NewRecorder(), policy: door.policy,

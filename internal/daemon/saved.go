@@ -81,7 +81,7 @@ func compare(path string, table []rpcbind.RPCB) (*Saved, int) {
 	}
 	missing := 0
 	for _, r := range table {
-		if r.Program != rpcbind.Program && !kept[string(rpcbind.AppendRPCB(nil, lowered(r)))] {
+		if r.Program != rpcbind.Program && r.Owner != rpcbind.OwnerStatic && !kept[string(rpcbind.AppendRPCB(nil, lowered(r)))] {
 			missing++
 		}
 	}

@@ -143,7 +143,7 @@ func restore(log *slog.Logger, table *registry.Table, state *warmstart.Store, ot
 		defer debug.SetGCPercent(heapRoom)
 	}
 	restored := 0
-	regs := other.merge(state.Restore())
+	regs := restorable(other.merge(state.Restore()))
 	table.Reserve(len(regs))
 	for _, b := range regs {
 		if err := table.Set(b); err != nil {

@@ -136,7 +136,7 @@ func (t *takeover) rehearse() error {
 	var failed []refused
 	for _, e := range t.endpoints {
 		// The kernel asks for privileges before it looks whether an address is in use.
-		s, err := open(e)
+		s, err := c.open(e)
 		switch {
 		case err == nil:
 			s.Close()

@@ -74,7 +74,7 @@ func (t *takeover) open(e instance.Endpoint) (*sys.Socket, error) {
 	// rpcbind has no abstract socket: who tries that one is refused before, too, and goes on to the path.
 	t.inherited = t.inherited && strings.HasPrefix(e.Path, "@")
 	for until := time.Now().Add(bindPatience); ; time.Sleep(bindPause) {
-		s, err := open(e)
+		s, err := t.config.open(e)
 		if !errors.Is(err, syscall.EADDRINUSE) || strings.HasPrefix(e.Path, "@") || time.Now().After(until) {
 			return s, err
 		}

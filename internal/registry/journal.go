@@ -111,12 +111,26 @@ func (t *Table) removeFromJournal(gone []*Entry, all bool) {
 	}
 }
 
-// rewriteJournal gives the journal both lists as they are.
+// rewriteJournal gives the journal both lists as they are, without the static registrations.
 func (t *Table) rewriteJournal() {
 	if t.journal == nil {
 		return
 	}
 	t.journaled = journaled{}
-	t.blocks.each(t.place)
-	t.journal.Rewrite(t.blocks.encode(rpcbList, false), t.blocks.encode(mappingList, false))
+	if t.statics == 0 {
+		t.blocks.each(t.place)
+		t.journal.Rewrite(t.blocks.encode(rpcbList, false), t.blocks.encode(mappingList, false))
+		return
+	}
+	var lists [kindsOfList][]byte
+	t.blocks.each(func(e *Entry) {
+		if e.Static {
+			return
+		}
+		t.place(e)
+		for which := range lists {
+			lists[which] = appendElement(which, lists[which], e)
+		}
+	})
+	t.journal.Rewrite(ListOf(lists[rpcbList]), ListOf(lists[mappingList]))
 }

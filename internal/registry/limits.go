@@ -19,7 +19,7 @@ const (
 
 // Limits bound a table; a zero field is no bound. What is registered already stays, and counts.
 type Limits struct {
-	// Entries is the number of registrations in all, without the portmapper's own.
+	// Entries is the number of registrations in all, without the portmapper's own and static ones.
 	Entries int
 	// Reserve is how many of these only "superuser" and system users may have, half of them "superuser" alone. The superuser may
 	// have its half also where the others' are more than they may be, as after a restart with a lower limit.
@@ -96,12 +96,12 @@ func (l Limits) system(owner string) bool {
 	return err == nil && uid <= uint64(l.SystemUID)
 }
 
-// total returns the number of registrations without the portmapper's own. The lock is held.
+// total returns the number of registrations without the portmapper's own and static ones. The lock is held.
 func (t *Table) total() int { return t.blocks.count() - t.own }
 
 // count takes note of an entry that comes, or of one that goes. The lock is held.
 func (t *Table) count(e *Entry, change int) {
-	if e.Own {
+	if e.Own || e.Static {
 		t.own += change
 		return
 	}

@@ -27,6 +27,8 @@ var (
 	ErrTooLong = errors.New("netid or address is too long")
 	// ErrOwnEntry says that a registration is the portmapper's own and stays as long as it serves.
 	ErrOwnEntry = errors.New("the portmapper's own registration")
+	// ErrStatic says that the configuration has a registration, which no caller changes.
+	ErrStatic = errors.New("a static registration of the configuration")
 )
 
 // Entry is a registration. What is exported of it never changes after it was made. Keep a pointer, not a copy: the
@@ -39,6 +41,8 @@ type Entry struct {
 	Since uint32
 	// Own tells that the entry is the portmapper's own: nobody can UNSET it.
 	Own bool
+	// Static tells that the entry comes from the configuration: see [Table.SetStatic].
+	Static bool
 
 	kind    kind
 	gone    bool // of interest to writers alone, as what follows
@@ -50,12 +54,13 @@ type Entry struct {
 type Table struct {
 	index atomic.Pointer[index]
 
-	mu     sync.Mutex // held by writers; readers need it only to encode a list, and for netids that nobody looks up
-	blocks blocks     // by arrival
-	others others
-	limits Limits
-	own    int              // entries that are our own
-	owned  map[string]*held // all others, by owner
+	mu      sync.Mutex // held by writers; readers need it only to encode a list, and for netids that nobody looks up
+	blocks  blocks     // by arrival
+	others  others
+	limits  Limits
+	statics int
+	own     int              // entries that are our own, or static
+	owned   map[string]*held // all others, by owner
 
 	journal   Journal // keeps every change; nil if nothing does
 	journaled journaled
@@ -190,7 +195,10 @@ func (t *Table) add(e *Entry) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if old := t.exact(e.Program, e.Version, e.Netid); old != nil {
-		if old.Addr != e.Addr {
+		switch {
+		case old.Static:
+			return ErrStatic
+		case old.Addr != e.Addr:
 			return ErrTaken
 		}
 		return nil
@@ -236,6 +244,8 @@ func (t *Table) Replace(old *Entry, b rpcbind.RPCB) error {
 		}
 		t.keep(e)
 		return nil
+	case now.Static:
+		return ErrStatic
 	case now.Addr == e.Addr:
 		return nil
 	case now != old:
@@ -277,12 +287,14 @@ func (t *Table) exact(prog, vers uint32, netid rpcbind.Netid) *Entry {
 	return nil
 }
 
-// RemovableBy returns nil if an owner may remove e: "superuser" every one but the portmapper's own, others only theirs.
-// The errors are [ErrNotOwner] and [ErrOwnEntry].
+// RemovableBy returns nil if an owner may remove e: "superuser" every one but the portmapper's own and static ones,
+// others only theirs. The errors are [ErrNotOwner], [ErrOwnEntry] and [ErrStatic].
 func (e *Entry) RemovableBy(owner string) error {
 	switch {
 	case e.Own:
 		return ErrOwnEntry
+	case e.Static:
+		return ErrStatic
 	case owner != rpcbind.OwnerSuperuser && owner != e.Owner:
 		return ErrNotOwner
 	}
@@ -290,8 +302,8 @@ func (e *Entry) RemovableBy(owner string) error {
 }
 
 // Unset removes the registrations of a program and version on the netids that covers accepts, for an owner:
-// "superuser" may remove every one, others only their own. It removes all or, with [ErrNotOwner] or
-// [ErrOwnEntry], none. That there was nothing to remove is no error.
+// "superuser" may remove every one, others only their own. It removes all or, with an error of
+// [Entry.RemovableBy], none. That there was nothing to remove is no error.
 func (t *Table) Unset(prog, vers uint32, covers func(rpcbind.Netid) bool, owner string) (removed int, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -60,10 +61,16 @@ func (s *Socket) Close() error {
 	return s.closed
 }
 
+// A BindOption changes how an address is bound.
+type BindOption uint8
+
+// FreeBind binds an address that no interface has yet (ip(7) IP_FREEBIND).
+const FreeBind BindOption = 1
+
 // ListenUDP binds a UDP socket, IPv6-only for an IPv6 address, that tells of each datagram which address it was sent to.
 // Port 0 lets the kernel choose. A link-local address needs its zone.
-func ListenUDP(a netip.AddrPort) (*Socket, error) {
-	fd, err := bindIP(a, unix.SOCK_DGRAM)
+func ListenUDP(a netip.AddrPort, options ...BindOption) (*Socket, error) {
+	fd, err := bindIP(a, unix.SOCK_DGRAM, options...)
 	if err != nil {
 		return nil, fmt.Errorf("listen on udp %v: %w", a, err)
 	}
@@ -76,8 +83,8 @@ func ListenUDP(a netip.AddrPort) (*Socket, error) {
 
 // ListenTCP makes a listening TCP socket, IPv6-only for an IPv6 address, with SO_REUSEADDR so that connections of an
 // earlier daemon in TIME_WAIT do not stand in the way. Port 0 lets the kernel choose. A link-local address needs its zone.
-func ListenTCP(a netip.AddrPort) (*Socket, error) {
-	fd, err := bindIP(a, unix.SOCK_STREAM)
+func ListenTCP(a netip.AddrPort, options ...BindOption) (*Socket, error) {
+	fd, err := bindIP(a, unix.SOCK_STREAM, options...)
 	if err != nil {
 		return nil, fmt.Errorf("listen on tcp %v: %w", a, err)
 	}
@@ -102,7 +109,7 @@ func netid(protocol string, v6 bool) string {
 }
 
 // bindIP makes a nonblocking, close-on-exec socket of type SOCK_DGRAM or SOCK_STREAM bound to a.
-func bindIP(a netip.AddrPort, typ int) (fd int, err error) {
+func bindIP(a netip.AddrPort, typ int, options ...BindOption) (fd int, err error) {
 	sa, err := sockaddr(a)
 	if err != nil {
 		return -1, err
@@ -129,6 +136,15 @@ func bindIP(a netip.AddrPort, typ int) (fd int, err error) {
 		// Not on UDP, where it would let another process share the port.
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
 			return -1, os.NewSyscallError("setsockopt SO_REUSEADDR", err)
+		}
+	}
+	if slices.Contains(options, FreeBind) {
+		level, option := unix.IPPROTO_IP, unix.IP_FREEBIND
+		if family == unix.AF_INET6 {
+			level, option = unix.IPPROTO_IPV6, unix.IPV6_FREEBIND
+		}
+		if err := unix.SetsockoptInt(fd, level, option, 1); err != nil {
+			return -1, os.NewSyscallError("setsockopt IP_FREEBIND", err)
 		}
 	}
 	if err := unix.Bind(fd, sa); err != nil {

@@ -104,6 +104,7 @@ const (
 // Owners that aren't a decimal uid, as rpcbind writes them.
 const (
 	OwnerSuperuser = "superuser" // root
+	OwnerStatic    = "static"    // nobody: gportmap's configuration has it
 	OwnerUnknown   = "unknown"   // a caller on loopback whose uid can't be told
 )
 
