@@ -15,7 +15,7 @@ import (
 func TestListen(t *testing.T) {
 	needIPv6(t)
 	tests := []struct {
-		listen func(netip.AddrPort) (*Socket, error)
+		listen func(netip.AddrPort, ...BindOption) (*Socket, error)
 		addr   string
 		netid  string
 	}{
@@ -68,7 +68,7 @@ func TestListen(t *testing.T) {
 }
 
 func TestListenErrors(t *testing.T) {
-	for _, listen := range []func(netip.AddrPort) (*Socket, error){ListenUDP, ListenTCP} {
+	for _, listen := range []func(netip.AddrPort, ...BindOption) (*Socket, error){ListenUDP, ListenTCP} {
 		for _, a := range []netip.AddrPort{
 			{},
 			netip.MustParseAddrPort("192.0.2.99:0"),
