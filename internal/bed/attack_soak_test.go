@@ -24,6 +24,9 @@ type nuisance struct {
 // TestAllAttacksTogether runs every attack of SECURITY.md at once for -bed.soak. Meanwhile another host looks programs up and a
 // system user registers and unregisters: every one of their calls is answered rightly. Memory and descriptors stay bounded.
 func TestAllAttacksTogether(t *testing.T) {
+	if bed.RaceEnabled {
+		t.Skip("memory or time that the race detector multiplies: .ci/unit runs this without it as well")
+	}
 	bed.InNamespace(t, bed.Options{Remote: true}, func(t *testing.T, ns *bed.NS) {
 		manyDescriptors(t, 20_000)
 		d := ns.Start(t, bed.Gportmap, "-r")

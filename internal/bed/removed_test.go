@@ -1,14 +1,16 @@
 package bed_test
 
 import (
-	"bytes"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"unicode"
 
 	"github.com/gportmap/gportmap/internal/bed"
+	"github.com/gportmap/gportmap/pkg/rpcbind"
+	"github.com/gportmap/gportmap/pkg/xdr"
 )
 
 // TestRpcbindAfterAKilledGportmap kills gportmap, right after removals and a while after, and starts rpcbind -w on what it left.
@@ -28,7 +30,9 @@ func TestRpcbindAfterAKilledGportmap(t *testing.T) {
 				if wait {
 					waitUntil(t, "the state is written anew", func() bool {
 						b, err := os.ReadFile("/run/rpcbind/rpcbind.xdr")
-						return err == nil && !bytes.Contains(b, []byte("removed program"))
+						d := xdr.NewDecoder(b)
+						saved := rpcbind.ReadRPCBList(&d, 9000)
+						return err == nil && d.Err() == nil && !slices.ContainsFunc(saved, func(b rpcbind.RPCB) bool { return b.Program == 0 })
 					})
 				}
 				crash(t)

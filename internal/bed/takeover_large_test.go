@@ -62,6 +62,9 @@ func TestTakeoverOfLongLists(t *testing.T) {
 
 // TestLongestList: what the default limits let be registered, 36 MB as a list, our own programs can read.
 func TestLongestList(t *testing.T) {
+	if bed.RaceEnabled {
+		t.Skip("memory or time that the race detector multiplies: .ci/unit runs this without it as well")
+	}
 	if testing.Short() {
 		t.Skip("short: reads lists of 36 MB")
 	}
