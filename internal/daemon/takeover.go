@@ -114,9 +114,9 @@ func (t *takeover) rehearse() error {
 		return err
 	}
 	state.Close()
-	if c.DropPrivileges && os.Geteuid() == 0 {
-		if _, err := c.privilegeless(); err != nil {
-			return WithExitCode(ExitConfig, fmt.Errorf("drop privileges: none of the users _rpc, rpc and daemon will do: %w", err))
+	if os.Geteuid() == 0 {
+		if err := c.checkUser(); err != nil {
+			return WithExitCode(ExitConfig, fmt.Errorf("drop privileges: %w", err))
 		}
 	}
 	if c.AdminGroup != "" {

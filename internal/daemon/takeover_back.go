@@ -44,6 +44,9 @@ func (t *takeover) putBack() string {
 	name := t.from.Name()
 	regs := t.dump
 	ended := t.from.Ended()
+	if ended && t.from.Answered(context.Background()) {
+		return "another portmapper serves by now, which was started at the same time; this one changed nothing more"
+	}
 	if ended {
 		if written, ok := t.written(); ok {
 			regs = written

@@ -97,7 +97,7 @@ func (p *Predecessor) verify(ctx context.Context) error {
 		return err
 	}
 	if err := answers(ctx, p.asks); err != nil {
-		return fmt.Errorf("%s doesn't answer, so its registrations can't be taken over: %w; if it hangs, kill %d and start without a takeover",
+		return fmt.Errorf("%s doesn't answer, so its registrations can't be taken over: %w; if it hangs, kill -9 %d and start without a takeover",
 			p.Name(), err, p.Process.PID)
 	}
 	return nil

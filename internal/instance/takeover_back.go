@@ -56,6 +56,9 @@ func (p *Predecessor) Ended() bool {
 	return p.ordered && p.handle.Wait(now) == nil
 }
 
+// Answered tells whether a portmapper answers in its place.
+func (p *Predecessor) Answered(ctx context.Context) bool { return answers(ctx, p.asks) == nil }
+
 // startProgram starts the program as it was started, and waits until it answers.
 func (p *Predecessor) startProgram(ctx context.Context) error {
 	if p.released {
