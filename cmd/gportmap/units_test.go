@@ -56,6 +56,9 @@ func TestUnitsAreValid(t *testing.T) {
 		t.Errorf("systemd-analyze verify: %v", err)
 	}
 	for line := range strings.Lines(string(out)) {
+		if strings.Contains(line, "Unknown key 'RestartMode'") || strings.Contains(line, "Unknown key name 'RestartMode'") {
+			continue // systemd before 254
+		}
 		// A machine that is tested on may have rpcbind's units, and broken ones of others.
 		if (strings.Contains(line, "gportmap") || strings.Contains(line, "rpcbind")) && !strings.Contains(line, "Cannot add dependency job") {
 			t.Errorf("systemd-analyze verify: %s", line)
