@@ -105,6 +105,11 @@ func (d *doctor) instance(ctx context.Context) {
 		d.add(Note, "instance", "whether a portmapper runs couldn't be seen: "+s.Note, "look as root")
 		return
 	}
+	if booted, err := instance.Booted(); booted || err != nil {
+		// Systemd makes this file for the unit and leaves it.
+		rpcbind := d.config.paths().Rpcbind
+		s.Stale = slices.DeleteFunc(s.Stale, func(path string) bool { return path == rpcbind })
+	}
 	if len(s.Stale) == 0 {
 		d.add(Note, "instance", "no portmapper runs, and none left anything behind", "")
 		return
@@ -157,12 +162,20 @@ func (d *doctor) stale(stale []string) {
 			f.Fixed, f.Text = true, f.Text+"; removed"
 		case d.fix && errors.Is(failed, fs.ErrPermission):
 			f.Text += "; only root may remove it"
+		case !regular(path):
+			f.Text, f.Remedy = path+" is in the way: it is not a regular file", outOfTheWay(path)
 		}
 		d.findings = append(d.findings, f)
 	}
-	if failed != nil && !errors.Is(failed, fs.ErrPermission) {
+	if failed != nil && !errors.Is(failed, fs.ErrPermission) && !slices.ContainsFunc(stale, func(path string) bool { return !regular(path) }) {
 		d.add(Warning, "files", failed.Error(), pathRemedy(failed))
 	}
+}
+
+// regular reports whether there is a regular file, or a socket, as a daemon leaves them.
+func regular(path string) bool {
+	info, err := os.Lstat(path)
+	return err != nil || info.Mode().IsRegular() || info.Mode().Type() == fs.ModeSocket
 }
 
 // addresses returns what UDP and TCP are to be served on.
@@ -220,7 +233,8 @@ func (d *doctor) heldForUs(h instance.Holder) bool {
 	}
 	systemd := initSystems()[0]
 	return !slices.ContainsFunc(h.SocketUnits, func(unit string) bool {
-		return unit != "gportmap.socket" && len(d.enabled(systemd, strings.TrimSuffix(unit, ".socket"))) > 0
+		ours, _ := instance.IsOurs(unit)
+		return !ours && unit != "gportmap.socket" && len(d.enabled(systemd, strings.TrimSuffix(unit, ".socket"))) > 0
 	})
 }
 

@@ -52,8 +52,8 @@ func (c Config) startCommand() string {
 
 // restartCommand returns the command that stops the daemon that runs, of which p is known, and starts it again.
 func (c Config) restartCommand(p *Process) string {
-	if p != nil && p.Unit == "gportmap.service" {
-		return "systemctl restart gportmap.service"
+	if p != nil && (p.Unit == Unit || p.Unit == "rpcbind.service") {
+		return "systemctl restart " + p.Unit
 	}
 	return "gportmap stop" + c.instanceFlags() + " && gportmap" + c.instanceFlags()
 }

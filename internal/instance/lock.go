@@ -116,6 +116,9 @@ func open(path string, create int) (*os.File, error) {
 	if errors.Is(err, syscall.ELOOP) {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: errors.New("is a symbolic link, which is not followed; remove it")}
 	}
+	if errors.Is(err, syscall.EISDIR) {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: errors.New("is a directory; remove it")}
+	}
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}

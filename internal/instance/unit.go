@@ -90,14 +90,19 @@ func StopUnits(ctx context.Context, units ...string) error {
 // the place of the portmapper's, nor those that are no more.
 func (p *Predecessor) StartedAtBoot() []string {
 	return slices.DeleteFunc(p.Units(), func(unit string) bool {
-		for _, dir := range unitDirectories() {
-			// Each of ours names the program or its manual.
-			if b, err := os.ReadFile(filepath.Join(dir, unit)); err == nil {
-				return bytes.Contains(b, []byte("gportmap"))
-			}
-		}
-		return true
+		ours, there := IsOurs(unit)
+		return ours || !there
 	})
+}
+
+// IsOurs reports whether systemd reads a unit of that name, and whether it is one of ours: each names the program or its manual.
+func IsOurs(unit string) (ours, there bool) {
+	for _, dir := range unitDirectories() {
+		if b, err := os.ReadFile(filepath.Join(dir, unit)); err == nil {
+			return bytes.Contains(b, []byte("gportmap")), true
+		}
+	}
+	return false, false
 }
 
 // IsGportmap tells whether the portmapper is a gportmap.
